@@ -1,0 +1,70 @@
+"""Development helper for the notebooks.
+
+    python .ci/nb.py run nbs/14_lam.ipynb ...   execute and keep the outputs (flagged cells keep their stored ones)
+    python .ci/nb.py run --slow nbs/...         execute the `slow` cells too (`--cuda` likewise)
+    python .ci/nb.py readme                     render nbs/index.ipynb into README.md
+"""
+import os, sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.update(TQDM_DISABLE="1", IN_TEST="1", PYTHONWARNINGS="ignore")
+sys.path.insert(0, str(ROOT))
+
+
+def run(path, flags):
+    from execnb.nbio import read_nb, write_nb
+    from execnb.shell import CaptureShell
+    from nbdev.process import extract_directives
+    nb, skipped = read_nb(path), {"slow", "cuda"} - flags
+
+    def skip(cell):
+        if cell.cell_type != "code": return True
+        source = cell.source
+        directives = extract_directives(cell, remove=False)
+        cell.source = source
+        return directives.get("eval:", [""])[0].lower() == "false" or bool(skipped & directives.keys())
+
+    shell = CaptureShell(path, mpl_format="png")
+    os.chdir(path.parent)
+    try: shell.run_all(nb, exc_stop=True, preproc=skip)
+    except Exception:
+        print(shell.prettytb(fname=path), file=sys.stderr)
+        return False
+    finally: os.chdir(ROOT)
+    for cell in nb.cells:
+        if cell.cell_type == "code": cell["execution_count"] = None
+    write_nb(nb, path)
+    return True
+
+
+def readme():
+    from execnb.nbio import read_nb, dict2nb
+    from nbconvert.exporters import MarkdownExporter
+    from nbdev.frontmatter import FrontmatterProc
+    from nbdev.process import NBProcessor
+    from nbdev.processors import FilterDefaults
+    nb = NBProcessor(ROOT / "nbs/index.ipynb", procs=FilterDefaults().procs(), process=True).nb
+    import nbformat
+    text, resources = MarkdownExporter().from_notebook_node(nbformat.from_dict(_plain(nb)))
+    figures = ROOT / "public/readme"
+    for name, data in resources.get("outputs", {}).items():
+        figures.mkdir(parents=True, exist_ok=True)
+        (figures / name).write_bytes(data)
+        text = text.replace(f"({name})", f"(public/readme/{name})")
+    (ROOT / "README.md").write_text(text.replace("../public/", "public/").strip() + "\n", encoding="utf-8")
+
+
+def _plain(x):
+    if isinstance(x, dict): return {k: _plain(v) for k, v in x.items() if not k.endswith("_")}
+    return [_plain(v) for v in x] if isinstance(x, (list, tuple)) else x
+
+
+if __name__ == "__main__":
+    args = sys.argv[1:]
+    if args[:1] == ["readme"]: readme()
+    elif args[:1] == ["run"]:
+        flags = {a[2:] for a in args[1:] if a.startswith("--")}
+        ok = [run(Path(a).resolve(), flags) for a in args[1:] if not a.startswith("--")]
+        sys.exit(not all(ok))
+    else: sys.exit(__doc__)

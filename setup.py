@@ -1,0 +1,27 @@
+"""Package metadata, all of it read from settings.ini."""
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import find_packages, setup
+
+parser = ConfigParser(delimiters=["="])
+parser.read("settings.ini", encoding="utf-8")
+cfg = parser["DEFAULT"]
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "cluster", "dev")}
+extras["dev"] += extras["notebooks"]
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    license="MIT",
+    keywords=cfg["keywords"],
+    python_requires=">=" + cfg["min_python"],
+    packages=find_packages(include=["pokeidm*"]),
+    package_data={"pokeidm": ["static/*"]},
+    install_requires=cfg["requirements"].split(),
+    extras_require=extras,
+    entry_points={"console_scripts": [cfg["console_scripts"]]},
+)
