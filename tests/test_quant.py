@@ -1,0 +1,192 @@
+"Quantizers: one contract, balance, round trips, gradients, state in checkpoints."
+import math
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from pokeidm.core import PokeidmError
+from pokeidm.quant import EMAVQ, FSQ, NSVQ, far_sample, kmeans, make_quantizer, reseed, usage_logs
+
+NAMES = ("fsq", "nsvq", "emavq", "none")
+
+
+def make(name, vocab=8, dim=3, **options): return make_quantizer(name, vocab=vocab, dim=dim, levels=(4, 3, 2), **options)
+
+
+def clouds(n, d=3, k=8, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(k, d, generator=torch.Generator().manual_seed(9)), dim=1)[torch.randint(k, (n,), generator=g)]*3 + .1*torch.randn(n, d, generator=g)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("training", [True, False])
+def test_contract(name, dtype, training):
+    q = make(name).train(training)
+    z = torch.randn(2, 5, 3).to(dtype).requires_grad_()
+    for progress in (None, 0., .5, 1.):
+        heard, indices, logs = q(z, progress)
+        assert heard.shape == z.shape and heard.dtype == dtype and heard.isfinite().all()
+        assert indices.shape == (2, 5) and indices.dtype == torch.int64 and 0 <= indices.min() and indices.max() < q.vocab
+        assert {"usage", "perplexity", "top", "gap"} <= logs.keys() and not logs["perplexity"].requires_grad
+    if training or name in ("fsq", "none"):
+        heard.float().sum().backward()
+        assert z.grad.isfinite().all() and z.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["fsq", "nsvq", "emavq"])
+def test_hard_at_inference_and_round_trip_of_the_whole_vocabulary(name):
+    q = make(name).eval()
+    every = torch.arange(q.vocab)
+    assert torch.equal(q.indices(q.codes(every)), every)
+    heard, indices, logs = q(torch.randn(50, 3))
+    assert torch.allclose(heard, q.codes(indices), atol=1e-6)
+    if name != "fsq": assert torch.equal(torch.cdist(heard, q.vectors()).argmin(1), indices)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(2, 16), min_size=1, max_size=4))
+def test_fsq_any_levels(levels):
+    q = FSQ(levels)
+    every = torch.arange(q.vocab)[:: max(1, q.vocab // 5000)]
+    codes = q.codes(every)
+    assert torch.equal(q.indices(codes), every) and codes.abs().max() <= 1 and q.vocab == math.prod(levels)
+    heard, indices, _ = q(torch.randn(200, len(levels)) * 100)             # saturated inputs stay in range
+    assert heard.abs().max() <= 1 and torch.equal(q.indices(heard), indices)
+
+
+@pytest.mark.parametrize("L", range(2, 17))
+def test_fsq_balance_and_symmetry(L):
+    z = torch.randn(40000, 1, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(FSQ([L])(z)[1], minlength=L) / len(z) * L
+    assert .65 < share.min() and share.max() < 1.25
+    z = z[z.abs().sum(1) > 1e-3]
+    assert torch.equal(FSQ([L])(z)[1], L - 1 - FSQ([L])(-z)[1]) or L % 2 == 0
+
+
+def test_fsq_nearest_level_and_straight_through():
+    q, z = FSQ((5, 4)), torch.randn(300, 2, requires_grad=True)
+    heard, _, _ = q(z)
+    soft = q.bound(z)
+    grid = [torch.linspace(-1, 1, L) for L in q.levels]
+    for d in range(2):
+        inside = soft[:, d].abs() <= 1
+        assert torch.allclose(heard[inside, d], grid[d][(soft[inside, d, None] - grid[d]).abs().argmin(1)], atol=1e-6)
+    heard.sum().backward(); straight = z.grad.clone(); z.grad = None
+    q.bound(z).sum().backward()
+    assert torch.allclose(straight, z.grad)
+
+
+@pytest.mark.parametrize("levels", [(8, 8, 6, 5), (2, 2, 2, 2), (16, 12, 12, 12), (7,), (3, 2)])
+def test_fsq_against_vector_quantize_pytorch(levels):
+    vq = pytest.importorskip("vector_quantize_pytorch")
+    theirs = vq.FSQ(levels=list(levels), preserve_symmetry=True, bound_hard_clamp=True)
+    ours, z = FSQ(levels), torch.randn(2, 500, len(levels))
+    heard, indices, _ = ours(z)
+    their_heard, their_indices = theirs(ours.bound(z).clamp(-1, 1))
+    assert torch.equal(their_indices.long(), indices) and torch.allclose(their_heard, heard, atol=1e-5)
+    some = torch.arange(0, ours.vocab, 7)
+    assert torch.allclose(theirs.indices_to_codes(some), ours.codes(some), atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [[], [1, 8], [8, 2.5], ["a"], [0], 8, None, [2]*40, [True, 8]])
+def test_bad_bins(levels):
+    with pytest.raises(PokeidmError): make_quantizer("fsq", levels=levels)
+
+
+def test_bins_may_come_as_text(): assert make_quantizer("fsq", levels=["8", "8", "6", "5"]).vocab == 1920
+
+
+def test_bad_names_and_sizes():
+    for options in ({"name": "vq"}, {"name": "nsvq", "vocab": 1}, {"name": "emavq", "dim": 0}):
+        with pytest.raises(PokeidmError): make_quantizer(**options)
+
+
+def test_nsvq_noise_is_as_long_as_the_error_and_its_gradient_moves_the_codes():
+    q = NSVQ(4, 8); q.started.fill_(True)
+    z = torch.randn(64, 8, requires_grad=True)
+    heard, indices, _ = q(z, .9)
+    error = (z - q.codes(indices)).norm(dim=1)
+    assert torch.allclose((heard - z).norm(dim=1), error, atol=1e-4)
+    assert not torch.allclose(heard, q(z, .9)[0])                                   # noise, not the code
+    (heard - z).pow(2).sum().backward()                                             # = sum of squared errors: its gradient is known
+    expected = torch.zeros(4, 8).index_add_(0, indices, 2*(q.codes(indices) - z)).detach()
+    assert torch.allclose(q.codebook.grad, expected, atol=1e-3)
+
+
+def test_emavq_passes_the_gradient_and_follows_its_data():
+    torch.manual_seed(0)
+    q, z = EMAVQ(8, 3), torch.randn(32, 3, requires_grad=True)
+    heard, _, logs = q(z)
+    heard.sum().backward()
+    assert torch.equal(z.grad, torch.ones_like(z)) and logs["loss"] > 0
+    for s in range(200): q(clouds(64, seed=s))
+    q.eval(); x = clouds(1000)
+    assert "loss" not in q(x)[2] and (q(x)[0] - x).norm(dim=1).mean() < .3 and q(x)[2]["usage"] == 1
+
+
+@pytest.mark.parametrize("name", ["nsvq", "emavq"])
+def test_no_quantization_before_warmup_then_kmeans(name):
+    torch.manual_seed(0)
+    q = make(name)
+    for s in range(10):
+        x = clouds(64, seed=s); heard, _, _ = q(x, .1)
+        assert torch.equal(heard, x) and not q.started
+    q(clouds(64), .31)
+    assert q.started and q.eval()(clouds(500))[1].unique().numel() >= 7             # k-means found the clouds
+
+
+@pytest.mark.parametrize("name", ["nsvq", "emavq"])
+def test_dead_codes_are_reseeded_until_settled(name):
+    "Codes put where nothing is must come back before 80 %, and stay where they are after."
+    for progress, alive in ((.5, True), (.9, False)):
+        torch.manual_seed(0)
+        q = make(name); q.started.fill_(True)
+        q.set_codes(torch.arange(8), torch.cat([torch.zeros(1, 3), torch.full((7, 3), 50.)]))
+        for s in range(260): q(clouds(64, seed=s), progress)
+        used = q.eval()(clouds(1000))[1].unique().numel()
+        assert used == 8 if alive else used == 1
+
+
+@pytest.mark.parametrize("name", ["nsvq", "emavq"])
+def test_fixed_zero_never_moves(name):
+    torch.manual_seed(0)
+    q = make(name, fixed_zero=True)
+    scale = torch.nn.Parameter(torch.ones(()))
+    optimizer = torch.optim.AdamW([*q.parameters(), scale], .1)
+    for s in range(200):
+        x = clouds(64, seed=s); heard, _, logs = q(x*scale, s/200)
+        optimizer.zero_grad(); ((heard - x).pow(2).mean() + logs.get("loss", 0)).backward(); optimizer.step()
+        assert (q.vectors()[0] == 0).all()
+    q.use.zero_(); reseed(q)
+    assert (q.vectors()[0] == 0).all() and (q.vectors()[1:].norm(dim=1) > 1).all()
+    assert q.eval()(torch.zeros(5, 3))[1].tolist() == [0]*5
+
+
+@pytest.mark.parametrize("name", ["nsvq", "emavq"])
+def test_state_dict_goes_on_exactly(name):
+    q = make(name)
+    for s in range(60): q(clouds(64, seed=s), .5)
+    copy = make(name); copy.load_state_dict(q.state_dict())
+    for s in range(60, 120):
+        torch.manual_seed(s); a = q(clouds(64, seed=s), .5)
+        torch.manual_seed(s); b = copy(clouds(64, seed=s), .5)
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+    assert torch.equal(q.vectors(), copy.vectors()) and q.step == 120 == copy.step
+
+
+def test_kmeans_survives_identical_points_and_keeps_fixed_centres_out():
+    assert kmeans(torch.ones(20, 2), 4).isfinite().all()
+    torch.manual_seed(0)
+    x = torch.cat([torch.zeros(50, 2), torch.ones(50, 2)*5])
+    centre = kmeans(x, 1, fixed=torch.zeros(1, 2))
+    assert centre.shape == (1, 2) and (centre - 5).abs().max() < .3
+    assert torch.equal(far_sample(x, torch.zeros(1, 2)), torch.full((1, 2), 5.))
+
+
+def test_usage_logs_of_known_counts():
+    logs = usage_logs(torch.tensor([0, 0, 1, 1]), 4)
+    assert logs["usage"] == .5 and math.isclose(logs["perplexity"], 2, rel_tol=1e-5) and logs["top"] == .5
+
+
+def test_none_is_the_identity_or_bounded():
+    z = torch.randn(4, 3)*5
+    assert torch.equal(make("none")(z)[0], z) and make_quantizer("none", dim=3, bounded=True)(z)[0].abs().max() <= 1
