@@ -28,7 +28,7 @@ def run(path, flags):
     shell = CaptureShell(path, mpl_format="png")
     os.chdir(path.parent)
     try: shell.run_all(nb, exc_stop=True, preproc=skip)
-    except Exception:
+    except BaseException:
         print(shell.prettytb(fname=path), file=sys.stderr)
         return False
     finally: os.chdir(ROOT)

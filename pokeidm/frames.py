@@ -8,7 +8,7 @@ __all__ = ['NATIVE_SIZES', 'NOISE', 'STILL', 'find_crop', 'grid_strength', 'find
            'FrameStore', 'open_frames', 'list_videos', 'truth_of', 'gameplay_ratio', 'judge_video', 'run_all',
            'clean_videos', 'extract_all', 'summary']
 
-# %% ../nbs/06_frames.ipynb #811f4026
+# %% ../nbs/06_frames.ipynb #5b1fa5e9
 import hashlib, multiprocessing, os, re, shutil
 from concurrent import futures
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .core import PokeidmError, atomic_path, progress, read_json, safe_name, wri
 from .video import index_video, read_frames, sample_frames, spread, to_rgb
 from .labeler import find_videos, load_labels, video_facts
 
-# %% ../nbs/06_frames.ipynb #64b5b196
+# %% ../nbs/06_frames.ipynb #d81901bd
 def _bar_lines(lines):
     "How many of the outermost `lines` (uint8 [L, ..., 3]) are as flat and as still as a bar; at most half of them."
     lines = lines[:len(lines)//2].astype(np.float32)
@@ -39,7 +39,7 @@ def find_crop(pictures):
     if w - left - right < w//4 or h - top - bottom < h//4: return 0, 0, w, h        # hardly anything left: not bars
     return left, top, w - left - right, h - top - bottom
 
-# %% ../nbs/06_frames.ipynb #4095e46c
+# %% ../nbs/06_frames.ipynb #1ded8dc3
 NATIVE_SIZES = {"GBA": (160, 240), "DS": (192, 256), "GB": (144, 160), "DS, both screens": (384, 256)}
 
 def grid_strength(pictures, axis):
@@ -47,7 +47,8 @@ def grid_strength(pictures, axis):
 
     Entry `n` of the result is the strength of a grid of `n` pixels across the picture, in units of the median over all `n`.
     """
-    grey = pictures[:, :, ::3] if axis == 1 else pictures[:, ::3]
+    step = max(3, min(pictures.shape[1:3])//200)        # across the edges a sample is enough
+    grey = pictures[:, :, ::step] if axis == 1 else pictures[:, ::step]
     grey = grey.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)       # luma: colours are stored in blocks of 2 pixels
     total = 0
     for order in (1, 2):                                # nearest-neighbour scaling steps, linear scaling bends
@@ -57,12 +58,13 @@ def grid_strength(pictures, axis):
         total = np.maximum(total, spectrum/(np.median(spectrum[len(edges)//9:]) + 1e-6))
     return total
 
+# %% ../nbs/06_frames.ipynb #e8cbde3c
 def _strength_at(strength, n, length):
     "Of a grid of `n` over `length` pixels; below 2 pixels each the frequency folds back."
     n = n if 2*n <= length else length - n
     return float(strength[max(n - 1, 1):n + 2].max(initial=0))
 
-# %% ../nbs/06_frames.ipynb #6236892c
+# %% ../nbs/06_frames.ipynb #864648ea
 def find_native(pictures):
     """The size `(h, w)` in game pixels of upscaled pixel art in `pictures` (uint8 [n, H, W, 3], cropped), or None if there is no grid.
 
@@ -82,7 +84,7 @@ def find_native(pictures):
     square = abs(h/nh/(w/nw) - 1) < 0.02
     return (nh, nw) if square and min(sy[nh], sx[nw]) >= 12 else None
 
-# %% ../nbs/06_frames.ipynb #781ed861
+# %% ../nbs/06_frames.ipynb #3e20e24e
 @dataclass(frozen=True)
 class View:
     "Which part of a video is the game: `crop` (x, y, w, h) in video pixels, `native` (h, w) in game pixels or None."
@@ -94,7 +96,7 @@ class View:
         "Video pixels a game pixel, or None."
         return self.crop[3]/self.native[0] if self.native else None
 
-# %% ../nbs/06_frames.ipynb #44ac17b7
+# %% ../nbs/06_frames.ipynb #b6b3b8df
 def _boxes(crop, width, height):
     "The box found, then every box of a console's shape that could hold it, then the whole picture."
     x, y, w, h = crop
@@ -105,7 +107,8 @@ def _boxes(crop, width, height):
         if bx <= x + 2 and by <= y + 2 and x + w <= bx + bw + 2 and y + h <= by + bh + 2: yield bx, by, bw, bh
     yield 0, 0, width, height
 
-def find_view(video, index=None, count=24):
+# %% ../nbs/06_frames.ipynb #c91c6f7b
+def find_view(video, index=None, count=16):
     "The `View` of a video, from up to `count` pictures spread over it. Raises `PokeidmError` if none can be read."
     index = index or index_video(video)
     pictures = [p for _, p in read_frames(video, index, spread(index, count))]
@@ -118,7 +121,7 @@ def find_view(video, index=None, count=24):
         if native and other is None: other = View((x, y, w, h), native)
     return other or View(crop)
 
-# %% ../nbs/06_frames.ipynb #c80ea09f
+# %% ../nbs/06_frames.ipynb #d92c66b7
 def area_resize(picture, height, width):
     "uint8 [H, W, 3] to [height, width, 3]: each new pixel is the mean of the area it covers."
     h, w = picture.shape[:2]
@@ -129,7 +132,7 @@ def area_resize(picture, height, width):
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     return frame.reformat(width=width, height=height, interpolation="AREA").to_ndarray(format="rgb24")
 
-# %% ../nbs/06_frames.ipynb #9fe04c76
+# %% ../nbs/06_frames.ipynb #f937124e
 class _AreaScaler:
     "Crop, area-average and convert to RGB in one call of ffmpeg's filters."
     def __init__(self, crop, height, width): self.crop, self.size, self.key = crop, (height, width), None
@@ -148,7 +151,7 @@ class _AreaScaler:
         graph.configure()
         return key
 
-# %% ../nbs/06_frames.ipynb #85a058ef
+# %% ../nbs/06_frames.ipynb #3058650e
 def scaler(view, height, width):
     "A function from `av.VideoFrame` to uint8 [height, width, 3] of the game's picture in `view`."
     x, y, w, h = view.crop
@@ -163,7 +166,7 @@ def target_size(view, target_height):
     nh, nw = view.native or view.crop[3:1:-1]
     return target_height, max(8, 8*round(target_height*nw/nh/8))
 
-# %% ../nbs/06_frames.ipynb #dea2c0b7
+# %% ../nbs/06_frames.ipynb #ce5fe3d0
 NOISE = 6           # grey levels of 255, mean over the colours: what a codec changes by itself stays below
 
 def change_share(a, b, noise=NOISE):
@@ -172,7 +175,7 @@ def change_share(a, b, noise=NOISE):
     total = np.add(difference[..., 0], difference[..., 1], dtype=np.uint16) + difference[..., 2]
     return (total > 3*noise).mean((-2, -1))
 
-# %% ../nbs/06_frames.ipynb #e493e455
+# %% ../nbs/06_frames.ipynb #04776f02
 def _strips(grey, k=8):
     "Profiles along x of `k` horizontal strips and along y of `k` vertical ones: [n, k, W], [n, k, H]."
     n, h, w = grey.shape
@@ -195,7 +198,7 @@ def unexplained(before, after, radius):
 
 def _spread(p): return np.abs(p - np.median(p, axis=(1, 2), keepdims=True)).mean((1, 2))
 
-# %% ../nbs/06_frames.ipynb #6772c6ba
+# %% ../nbs/06_frames.ipynb #ebe632ae
 def palette_overlap(a, b):
     "Overlap, 0 to 1, of the colour histograms (64 bins) of two pictures uint8 [H, W, 3]."
     bins = [np.bincount((p >> 6 << np.array([4, 2, 0], np.uint8)).sum(-1, dtype=np.uint8).ravel(), minlength=64) for p in (a, b)]
@@ -209,7 +212,7 @@ def _brightness(grey):
     like = (g[1:]*g[:-1]).mean(1)/(contrast[1:]*contrast[:-1] + 1e-6)
     return mean, contrast, like
 
-# %% ../nbs/06_frames.ipynb #fd9423d7
+# %% ../nbs/06_frames.ipynb #cca093cf
 def examine(pictures, fps=10.0):
     """`(change [m], reason [m])` of consecutive sampled pictures, uint8 [m, H, W, 3], at `fps`.
 
@@ -232,8 +235,8 @@ def examine(pictures, fps=10.0):
             if left > 0.4: reason[i] = "teleport" if palette_overlap(pictures[i - 1], pictures[i]) > 0.5 else "cut"
     return change, reason
 
-# %% ../nbs/06_frames.ipynb #c78aedb3
-STILL = 0.001       # a change of fewer pixels than this is none
+# %% ../nbs/06_frames.ipynb #4ce14dd7
+STILL = 0.0005      # a change of a smaller share of pixels is none
 
 class _Judge:
     "Sees all rows in order; says of each why it starts something new ('' if it does not) and whether it is dropped."
@@ -248,11 +251,12 @@ class _Judge:
         if 0 < self.most_still < self.still: return "duplicate", True
         return reason or ("label" if span != before[1] else "gap" if tick != before[0] + 1 else ""), False
 
-# %% ../nbs/06_frames.ipynb #40590492
+# %% ../nbs/06_frames.ipynb #25752766
 class _Ledger:
     "The lists that become `meta.json`."
     def __init__(self): 
-        self.columns, self.starts, self.cuts, self.event, self.dropped = {"index": [], "time": [], "tick": [], "change": []}, [], [], None, {}
+        self.columns = {"index": [], "time": [], "tick": [], "change": []}
+        self.starts, self.cuts, self.event, self.dropped = [], [], None, {}
     def __len__(self): return len(self.columns["index"])
     def add(self, number, time, tick, change, why, drop):
         if why and self.event is None: self.event = {"row": len(self), "index": number, "reason": why, "dropped": 0}
@@ -270,7 +274,7 @@ class _Ledger:
         return {"n": len(self), "frames": self.columns, "cuts": self.cuts, "dropped": self.dropped,
                 "segments": [[a, b] for a, b in zip(self.starts, self.starts[1:] + [len(self)])]}
 
-# %% ../nbs/06_frames.ipynb #78b309f3
+# %% ../nbs/06_frames.ipynb #bdfe6e1a
 def _examined(frames, fps, chunk=64):
     "Yield `(number, picture, change, reason)` for `(number, picture)`, looking one row ahead and back, with memory of one chunk."
     rows, told = [], 0                              # rows[:told] have been yielded, and are kept to compare with
@@ -285,7 +289,7 @@ def _tell(rows, first, end, fps):
     change, reason = examine(np.stack([p for _, p in rows]), fps)
     for i in range(first, end): yield *rows[i], change[i], reason[i]
 
-# %% ../nbs/06_frames.ipynb #8aecb150
+# %% ../nbs/06_frames.ipynb #0dd26ac3
 class _Shards:
     "Writes rows into `frames-00000.npy` …, at most `rows` each; the head of a file gets its length when the file is full."
     def __init__(self, folder, rows=4096): self.folder, self.rows, self.file, self.lengths = Path(folder), rows, None, []
@@ -303,7 +307,7 @@ class _Shards:
         if self.file is None: return
         self._head(); self.file.flush(); os.fsync(self.file.fileno()); self.file.close(); self.file = None
 
-# %% ../nbs/06_frames.ipynb #0bc934ff
+# %% ../nbs/06_frames.ipynb #0e28ae1b
 def _chosen(video, index, settings, labels_dir):
     "(frame numbers, ticks, number of the labelled span of each) to extract."
     numbers, ticks = sample_frames(index, settings["fps"])
@@ -320,7 +324,7 @@ def _chosen(video, index, settings, labels_dir):
 def _digest(path):
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/06_frames.ipynb #f319c702
+# %% ../nbs/06_frames.ipynb #a899bd8e
 def _place(video, frames_dir, game, sha):
     "The folder for this video, and its meta if it is there already. A name that another video has gets the start of the digest added."
     name, home = safe_name(Path(video).stem), hashlib.sha256(str(Path(video).resolve()).encode()).hexdigest()[:12]
@@ -330,10 +334,10 @@ def _place(video, frames_dir, game, sha):
         if not meta or meta.get("sha256") == sha or meta.get("home") == home: break
     return folder, meta, home
 
-# %% ../nbs/06_frames.ipynb #426b8566
+# %% ../nbs/06_frames.ipynb #48a513bb
 def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, labels_dir=None, jump_seconds=5.0,
             max_static_seconds=10.0, skip_start=0.0, skip_end=0.0, force=False, bar=False):
-    """Extract one video to `<frames_dir>/<game>/<video id>/`: shards of uint8 [n, target_height, width, 3] and `meta.json`; returns that folder.
+    """Extract one video to `<frames_dir>/<game>/<video id>/`: shards of uint8 [n, target_height, width, 3], `meta.json`; returns that folder.
 
     Bars are cut off, pixel art is brought back to its own grid, frames are taken at `target_fps` (or the video's own rate, if lower).
     Only spans that `labels_dir` calls valid are kept, if it has labels of this video. Blank and fading frames are dropped; after one of
@@ -352,7 +356,7 @@ def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, la
     with atomic_path(folder) as tmp: _write(video, tmp, index, chosen, settings, {"sha256": sha, "home": home}, bar)
     return folder
 
-# %% ../nbs/06_frames.ipynb #67843490
+# %% ../nbs/06_frames.ipynb #0acf5fe7
 def _write(video, folder, index, chosen, settings, known, bar=False):
     "Decode, scale, judge and write one video into the new folder `folder`."
     view, judge, ledger = find_view(video, index), _Judge(**settings), _Ledger()
@@ -375,20 +379,22 @@ def _write(video, folder, index, chosen, settings, known, bar=False):
             "settings": settings, "shards": shards.lengths, **ledger.finish()}
     write_json(folder/"meta.json", meta, indent=None)
 
-# %% ../nbs/06_frames.ipynb #c7ba4b74
+# %% ../nbs/06_frames.ipynb #8d05e35b
 class FrameStore:
     """The frames of one video as one array: `rows(start, stop)` gives uint8 [stop-start, H, W, 3], read from disk when asked for.
 
     `meta` is its `meta.json`; `shape` (n, H, W, 3). Cheap to pickle and to open in many processes.
     """
-    def __init__(self, folder, meta, shape, ends): self.folder, self.meta, self.shape, self.ends, self._open = Path(folder), meta, shape, ends, {}
+    def __init__(self, folder, meta, shape, ends):
+        self.folder, self.meta, self.shape, self.ends, self._open = Path(folder), meta, shape, ends, {}
     def __len__(self): return self.shape[0]
     def __getstate__(self): return {**self.__dict__, "_open": {}}
     def _shard(self, k):
         if k not in self._open: self._open[k] = np.load(self.folder/f"frames-{k:05d}.npy", mmap_mode="r")
         return self._open[k]
     def rows(self, start, stop):
-        if not 0 <= start <= stop <= len(self): raise PokeidmError(f"rows {start}..{stop} asked of {self.folder.name}, which has {len(self)}")
+        if not 0 <= start <= stop <= len(self):
+            raise PokeidmError(f"rows {start}..{stop} asked of {self.folder.name}, which has {len(self)}: extract it again")
         first, last = np.searchsorted(self.ends, [start, max(stop - 1, start)], "right")
         if first == last or start == stop:
             low = self.ends[first - 1] if first else 0
@@ -397,15 +403,17 @@ class FrameStore:
         return np.concatenate([self.rows(start, middle), self.rows(middle, stop)])
     def __getitem__(self, row): return self.rows(row, row + 1)[0]
 
+# %% ../nbs/06_frames.ipynb #1aa1fc93
 class _Pictures(FrameStore):
     "The same over a folder of PNG or JPEG files."
     def rows(self, start, stop):
         from PIL import Image
         pictures = [np.asarray(Image.open(self.folder/f).convert("RGB")) for f in self.meta["files"][start:stop]]
-        if any(p.shape != self.shape[1:] for p in pictures): raise PokeidmError(f"the pictures in {self.folder} differ in size: make them equal")
+        if any(p.shape != self.shape[1:] for p in pictures):
+            raise PokeidmError(f"the pictures in {self.folder} differ in size: make them equal")
         return np.stack(pictures) if pictures else np.zeros((0, *self.shape[1:]), np.uint8)
 
-# %% ../nbs/06_frames.ipynb #67fc8ee8
+# %% ../nbs/06_frames.ipynb #e9dcd099
 _IMAGES = (".png", ".jpg", ".jpeg")
 
 def _image_files(folder):
@@ -423,10 +431,13 @@ def open_frames(folder):
     if files := _image_files(folder): return _open_pictures(folder, files)
     raise PokeidmError(f"{folder} holds no frames: extract a video into it, or put PNG or JPEG files there")
 
-# %% ../nbs/06_frames.ipynb #3eea7ce3
+# %% ../nbs/06_frames.ipynb #65d1df8d
 def _open_shards(folder, meta):
-    try: ends = np.cumsum(meta["shards"]); shape = (meta["n"], meta["height"], meta["width"], 3); meta["segments"], meta["frames"]["tick"]
-    except (KeyError, TypeError): raise PokeidmError(f"{folder}/meta.json is of no version that is known here: extract the video again") from None
+    try:
+        ends, shape = np.cumsum(meta["shards"]), (meta["n"], meta["height"], meta["width"], 3)
+        meta["segments"], meta["frames"]["tick"]
+    except (KeyError, TypeError):
+        raise PokeidmError(f"{folder}/meta.json is of no version that is known here: extract the video again") from None
     store, low = FrameStore(folder, meta, shape, ends), 0
     for k, end in enumerate(ends.tolist()):
         try: good = store._shard(k).shape == (end - low, *shape[1:])
@@ -435,17 +446,19 @@ def _open_shards(folder, meta):
         low = end
     return store
 
+# %% ../nbs/06_frames.ipynb #b3139bcf
 def _open_pictures(folder, files):
     from PIL import Image
     with Image.open(folder/files[0]) as first: shape = (len(files), first.height, first.width, 3)
     n = len(files)
     frames = {"index": list(range(n)), "time": [i/10 for i in range(n)], "tick": list(range(n)), "change": [0.0] + [1.0]*(n - 1)}
-    meta = {"version": 1, "source": folder.name, "sha256": None, "width": shape[2], "height": shape[1], "crop": None, "native": None, "scale": None,
-            "target_fps": 10.0, "source_fps": None, "n": n, "files": files, "frames": frames, "segments": [[0, n]], "cuts": []}
+    meta = {"version": 1, "source": folder.name, "sha256": None, "width": shape[2], "height": shape[1], "crop": None, "native": None,
+            "scale": None, "target_fps": 10.0, "source_fps": None, "n": n, "files": files, "frames": frames, "segments": [[0, n]], "cuts": []}
     return _Pictures(folder, meta, shape, np.array([n]))
 
-# %% ../nbs/06_frames.ipynb #db4f1592
-def _is_video(folder): return folder.is_dir() and not folder.name.startswith(".") and ((folder/"meta.json").exists() or bool(_image_files(folder)))
+# %% ../nbs/06_frames.ipynb #36e66c14
+def _is_video(folder):
+    return folder.is_dir() and not folder.name.startswith(".") and ((folder/"meta.json").exists() or bool(_image_files(folder)))
 
 def list_videos(frames_dir):
     """`[(game, video id, folder)]`, sorted, in `frames_dir`: the folder above the games, one game's folder, or one video's.
@@ -455,11 +468,11 @@ def list_videos(frames_dir):
     root = Path(frames_dir)
     if not root.is_dir(): raise PokeidmError(f"{root} does not exist: run 'pokeidm pipeline --extract' first, or name another folder")
     if _is_video(root): return [(root.resolve().parent.name, root.resolve().name, root)]
-    here = lambda d: sorted(p for p in d.iterdir() if _is_video(p))
-    games = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [(root.resolve().name, v.name, v) for v in here(root)] + [(g.name, v.name, v) for g in games if not _is_video(g) for v in here(g)]
+    here = lambda d: [(d.resolve().name, p.name, p) for p in sorted(d.iterdir()) if _is_video(p)]
+    games = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and not _is_video(p))
+    return here(root) + [video for g in games for video in here(g)]
 
-# %% ../nbs/06_frames.ipynb #e78d06d4
+# %% ../nbs/06_frames.ipynb #61eac120
 def truth_of(video):
     "The truth file beside `video` (same name, `.json`) as a dict, or None if there is none."
     path = Path(video).with_suffix(".json")
@@ -468,13 +481,15 @@ def truth_of(video):
     lists = [truth.get(k) for k in ("actions", "motion")] if isinstance(truth, dict) and "fps" in truth else [None]
     return truth if all(isinstance(l, list) and len(l) == len(lists[0]) for l in lists) else None
 
-# %% ../nbs/06_frames.ipynb #d71481ae
+# %% ../nbs/06_frames.ipynb #37f26c87
 def _windows(index, windows=12, rows=8, fps=5.0):
-    "Up to `windows` runs of `rows` sampled frames, spread over the video: int64 [m, rows]."
+    "Up to `windows` runs of `rows` sampled frames, spread over the video (all, if there are fewer than one run): int64 [m, rows]."
     numbers, _ = sample_frames(index, min(fps, index.fps or fps))
-    starts = np.unique(np.linspace(0, max(0, len(numbers) - rows), windows).round().astype(int)//rows*rows)
-    return np.stack([numbers[s:s + rows] for s in starts if s + rows <= len(numbers)]) if len(numbers) >= rows else np.zeros((0, rows), np.int64)
+    if len(numbers) < rows: return numbers[None]
+    starts = np.unique(np.linspace(0, len(numbers) - rows, windows).round().astype(int)//rows*rows)
+    return np.stack([numbers[s:s + rows] for s in starts])
 
+# %% ../nbs/06_frames.ipynb #b587f7b8
 def gameplay_ratio(video, index, view):
     "Share, 0 to 1, of windows spread over the video in which something moves and nothing is a flash or a cut."
     groups, size = _windows(index), target_size(view, 80)
@@ -487,7 +502,7 @@ def gameplay_ratio(video, index, view):
         good += change.max() > 2*STILL and not any(r in ("flash", "cut") for r in reason)
     return good/max(len(groups), 1)
 
-# %% ../nbs/06_frames.ipynb #d0bc6b5d
+# %% ../nbs/06_frames.ipynb #92bfe4b9
 def judge_video(video, min_gameplay_ratio=0.6, min_seconds=3.0):
     "The verdict on one video, a dict: `kept`, `reasons` (why not), length, size, view and share of gameplay. Never raises for a bad video."
     video = Path(video)
@@ -505,7 +520,7 @@ def judge_video(video, min_gameplay_ratio=0.6, min_seconds=3.0):
     except PokeidmError as e: verdict["reasons"].append(str(e))
     return verdict | {"kept": not verdict["reasons"]}
 
-# %% ../nbs/06_frames.ipynb #7af683fa
+# %% ../nbs/06_frames.ipynb #ca2415e1
 def _attempt(function, tasks, options):
     "[(task, result, problem)] of `function(*task, **options)` for each task; in a worker process."
     out = []
@@ -524,11 +539,12 @@ def _pool(executor, workers):
         return Client("tcp://" + executor.removeprefix("dask://")).get_executor()
     raise PokeidmError(f"executor '{executor}' is not known: use local or dask://host:port")
 
-# %% ../nbs/06_frames.ipynb #0b7387aa
+# %% ../nbs/06_frames.ipynb #83af3870
 def run_all(function, groups, num_workers=4, executor="local", desc="", on_result=None, **options):
     """Run `function(*task, **options)` for every task of every list in `groups`, each list by one worker: `[(task, result, problem)]`.
 
-    `problem` is None or one line; `on_result(task, result)` is called here as soon as a result is in. A worker that dies fails its list only.
+    `problem` is None or one line; `on_result(task, result)` is called here as soon as a result is in. A worker that dies takes with it
+    what was not done yet, which is listed as failed.
     """
     out = []
     def take(results):
@@ -542,16 +558,18 @@ def run_all(function, groups, num_workers=4, executor="local", desc="", on_resul
         waiting = {pool.submit(_attempt, function, tasks, options): tasks for tasks in groups}
         for job in progress(futures.as_completed(waiting), desc, total=len(waiting)):
             try: take(job.result())
-            except Exception as e: take([(t, None, f"its worker process died ({type(e).__name__}): too little memory?") for t in waiting[job]])
+            except Exception as e: take([(t, None, f"its worker died ({type(e).__name__}): too little memory?") for t in waiting[job]])
     return out
 
-# %% ../nbs/06_frames.ipynb #d367adc1
+# %% ../nbs/06_frames.ipynb #b38080a0
 def _by_game(videos_dir, game_name=None):
     "[(video, game)] below `videos_dir`, which holds a folder per game, or is one."
     root = Path(videos_dir)
     if not root.exists(): raise PokeidmError(f"{root} does not exist: put videos there, or name another folder")
-    name = lambda p: game_name or (p.relative_to(root).parts[0] if root.is_dir() and len(p.relative_to(root).parts) > 1 else p.resolve().parent.name)
-    return [(p, name(p)) for p in find_videos(root)]
+    def game(video):
+        below = video.relative_to(root).parts
+        return game_name or (below[0] if len(below) > 1 else video.resolve().parent.name)
+    return [(video, game(video)) for video in find_videos(root)]
 
 def _grouped(tasks):
     "Tasks `(video, …, game)` as lists: those that want the same folder name are in one."
@@ -559,7 +577,7 @@ def _grouped(tasks):
     for task in tasks: groups.setdefault((task[-1], safe_name(task[0].stem).lower()), []).append(task)
     return list(groups.values())
 
-# %% ../nbs/06_frames.ipynb #791ff9b6
+# %% ../nbs/06_frames.ipynb #1d1eaac9
 def clean_videos(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", game_name=None, min_gameplay_ratio=0.6,
                  max_videos_per_game=30, num_video_workers=4, executor="local"):
     """Judge all videos; link the good ones to `<clean_videos_dir>/<game>/`, with a verdict `<video>.json` for good and bad.
@@ -568,27 +586,31 @@ def clean_videos(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", g
     """
     videos, done, failed, count = _by_game(raw_videos_dir, game_name), [], [], {}
     verdicts = run_all(judge_video, [[(v,)] for v, _ in videos], num_video_workers, executor, "clean", min_gameplay_ratio=min_gameplay_ratio)
-    found = {task[0]: verdict or {"source": task[0].name, "kept": False, "reasons": [problem]} for task, verdict, problem in verdicts}
+    found = {v: verdict or {"version": 1, "source": v.name, "kept": False, "reasons": [problem]} for (v,), verdict, problem in verdicts}
     for video, game in videos:
         verdict, folder = found[video], Path(clean_videos_dir)/safe_name(game)
         if verdict["kept"] and count.get(game, 0) >= max_videos_per_game:
             verdict |= {"kept": False, "reasons": [f"there are {max_videos_per_game} videos of {game} already"]}
-        if verdict["kept"]: count[game] = count.get(game, 0) + 1; _link(video, folder/video.name); done.append({"video": str(video), "folder": str(folder)})
+        if verdict["kept"]:
+            count[game] = count.get(game, 0) + 1
+            _link(video, folder/video.name); done.append({"video": str(video), "folder": str(folder)})
         else: failed.append({"video": str(video), "reason": "; ".join(verdict["reasons"])})
         write_json(folder/f"{video.name}.json", verdict)
     return {"done": done, "failed": failed}
 
+# %% ../nbs/06_frames.ipynb #26d22054
 def _link(source, target):
+    "Make `target` the same file as `source` (a copy where links cannot be made), and its truth file too, if it has one."
     for a, b in ((source, target), (source.with_suffix(".json"), target.with_suffix(".json"))):
         if not a.exists() or b.exists() and os.path.samefile(a, b): continue
         with atomic_path(b) as tmp:
             try: os.link(a, tmp)
             except OSError: shutil.copyfile(a, tmp)
 
-# %% ../nbs/06_frames.ipynb #654ae779
+# %% ../nbs/06_frames.ipynb #ce8ecd8e
 def extract_all(videos_dir="clean_videos", frames_dir="pokemon_frames", game_name=None, num_video_workers=4, executor="local", on_done=None,
                 keep_local_videos=True, keep_local_frames=True, **options):
-    """`extract` every video below `videos_dir` with `options`: `{"done": [{"video", "folder"}], "failed": [{"video", "reason"}]}`, sorted by video.
+    """`extract` every video below `videos_dir` with `options`: `{"done": [{"video", "folder"}], "failed": [{"video", "reason"}]}`.
 
     `on_done(folder)` is called for each as soon as it is whole (to upload it); where that fails the video is listed as failed.
     Only after it went well are videos or frames removed that are not to be kept.
@@ -602,18 +624,19 @@ def extract_all(videos_dir="clean_videos", frames_dir="pokemon_frames", game_nam
     return {"done": [{"video": str(t[0]), "folder": str(folder)} for t, folder, problem in results if problem is None],
             "failed": [{"video": str(t[0]), "reason": problem} for t, _, problem in results if problem is not None]}
 
-# %% ../nbs/06_frames.ipynb #9f342844
+# %% ../nbs/06_frames.ipynb #8ddd7614
 def _counts(meta):
     change, starts = np.asarray(meta["frames"]["change"]), {a for a, _ in meta["segments"]}
     pairs = np.array([i not in starts for i in range(meta["n"])], bool)
     return {"frames": meta["n"], "hours": meta["n"]/meta["target_fps"]/3600, "segments": len(meta["segments"]), "pairs": int(pairs.sum()),
-            "still_pairs": int((change[pairs] < STILL).sum()), "bytes": meta["n"]*meta["height"]*meta["width"]*3, "dropped": meta.get("dropped", {})}
+            "still_pairs": int((change[pairs] < STILL).sum()), "bytes": meta["n"]*meta["height"]*meta["width"]*3,
+            "dropped": meta.get("dropped", {})}
 
 def _add(total, counts):
     for k, v in counts.items(): total[k] = _add(total.get(k, {}), v) if isinstance(v, dict) else total.get(k, 0) + v
     return total
 
-# %% ../nbs/06_frames.ipynb #7c517c0b
+# %% ../nbs/06_frames.ipynb #de7ecc58
 def summary(frames_dir="pokemon_frames"):
     "Count what was extracted: returns a dict, writes it to `<frames_dir>/dataset_summary.json` and prints a table."
     out = {"version": 1, "games": {}, "videos": []}
@@ -621,10 +644,11 @@ def summary(frames_dir="pokemon_frames"):
         counts = _counts(open_frames(folder).meta)
         out["videos"].append({"game": game, "video_id": video_id, **counts})
         _add(out["games"].setdefault(game, {"videos": 0}), {"videos": 1, **counts})
-    if not out["videos"]: raise PokeidmError(f"no extracted frames in {frames_dir}: run 'pokeidm pipeline --extract' first, or name another folder")
+    if not out["videos"]: raise PokeidmError(f"no extracted frames in {frames_dir}: run 'pokeidm pipeline --extract' first")
     write_json(Path(frames_dir)/"dataset_summary.json", out)
     print(f"{'game':24} {'videos':>6} {'hours':>6} {'frames':>8} {'segments':>8} {'still':>6} {'MB':>7}  dropped")
     for game, c in out["games"].items():
-        print(f"{game[:24]:24} {c['videos']:6d} {c['hours']:6.2f} {c['frames']:8d} {c['segments']:8d} {c['still_pairs']/max(c['pairs'], 1):6.0%} "
-              f"{c['bytes']/1e6:7.1f}  {', '.join(f'{k} {v}' for k, v in c['dropped'].items()) or '-'}")
+        print(f"{game[:24]:24} {c['videos']:6d} {c['hours']:6.2f} {c['frames']:8d} {c['segments']:8d} "
+              f"{c['still_pairs']/max(c['pairs'], 1):6.0%} {c['bytes']/1e6:7.1f}  "
+              f"{', '.join(f'{k} {v}' for k, v in c['dropped'].items()) or '-'}")
     return out

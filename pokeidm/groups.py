@@ -6,7 +6,7 @@
 __all__ = ['GAP', 'STILL', 'group_starts', 'split_videos', 'split_in_time', 'manifest_path', 'write_groups', 'Groups', 'Batches']
 
 # %% ../nbs/08_groups.ipynb #97934ec8
-import hashlib
+import copy, hashlib
 from pathlib import Path
 import numpy as np
 from .core import PokeidmError, read_json, write_json
@@ -93,10 +93,10 @@ def _read_manifest(path):
 class Groups:
     """The groups of one or more manifests: `len`, `[i]` → `uint8 [n, H, W, 3]`, `.batch(indices)` → `uint8 [B, n, H, W, 3]`.
 
-    arrays: `{"game/video_id": array or tuple of arrays}` to read instead of frames; a tuple gives a tuple of batches.
+    `.reading({"game/video_id": array or tuple of arrays})` reads those instead of frames; a tuple gives a tuple of batches.
     Raises `PokeidmError` if a manifest names frames that are not there, or frames of different sizes.
     """
-    def __init__(self, *manifests, arrays=None):
+    def __init__(self, *manifests):
         specs = [_read_manifest(m) for m in manifests]
         self.n, self.stride = specs[0][0]["num_images_in_video"], specs[0][0]["stride"]
         self.folders = sorted({folder/g["video_id"] for spec, folder in specs for g in spec["groups"]})
@@ -109,7 +109,7 @@ class Groups:
         self.video = np.array([v for v, _, _ in where], dtype=np.int32)
         first = [_first_rows(s) for s in self.stores]
         self.row = np.array([first[v][shard] + start for v, shard, start in where], dtype=np.int64)
-        self.arrays = [arrays[i] for i in self.ids] if arrays is not None else None
+        self.arrays = None
 
     def __len__(self): return len(self.row)
 
@@ -123,6 +123,12 @@ class Groups:
     def batch(self, indices):
         items = [self[i] for i in indices]
         return tuple(np.stack(x) for x in zip(*items)) if isinstance(items[0], tuple) else np.stack(items)
+
+    def reading(self, arrays):
+        "The same groups, reading `arrays` instead of frames."
+        other = copy.copy(self)
+        other.arrays = [arrays[i] for i in self.ids]
+        return other
 
     def change(self):
         "For each group the largest share of pixels, 0 to 1, that changed between two of its frames."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'LAMConfig', 'Features', 'cost_volume', 'CorrelationEncoder', 'squash', 'ActionBlock', 'warp', 'Decoder',
-           'change_weights', 'LAM', 'mean_displacement', 'direction', 'name_codes', 'delta_psnr', 'label_frames',
-           'write_actions']
+           'change_weights', 'LAM', 'mean_displacement', 'direction', 'name_codes', 'merge_codes', 'delta_psnr',
+           'label_frames', 'write_actions']
 
 # %% ../nbs/14_lam.ipynb #b445dc42
 import csv
@@ -141,6 +141,8 @@ class LAM(nn.Module):
         self.to_code = nn.Linear(config.dim, self.quantizer.dim, bias=False) if self.quantizer.dim != config.dim else nn.Identity()
         self.from_code = nn.Linear(self.quantizer.dim, config.dim, bias=False) if self.quantizer.dim != config.dim else nn.Identity()
         self.decoder = init_weights(Decoder(config))
+        self.register_buffer("action", torch.arange(self.quantizer.vocab))   # codes that do the same are one action: see `merge_codes`
+        self.names = {}
 
     def scaled(self, frames):
         "Frames `uint8 [..., H, W, 3]` as float `[..., 3, h, w]` in [0, 1] at the working size (area average)."
@@ -163,16 +165,16 @@ class LAM(nn.Module):
         pairs = zip(self.tensor(before).split(batch), self.tensor(after).split(batch))
         return self.to_code(torch.cat([self.encoder(self.scaled(a), self.scaled(b)) for a, b in pairs]))
 
-    def tensor(self, x): return torch.as_tensor(np.asarray(x)).to(self.decoder.stay.device)
+    def tensor(self, x): return torch.tensor(np.asarray(x)).to(self.decoder.stay.device)
 
     @torch.no_grad()
-    def pair_codes(self, before, after):
+    def pair_codes(self, before, after, merged=True):
         "What happened between `before` and `after`, each `uint8 [B, H, W, 3]`: codes and confidences in [0, 1], NumPy `[B]`."
         if not len(before): return np.zeros(0, int), np.zeros(0)
         z = self.vectors(before, after)
         codes, book = self.quantizer(z)[1], self.quantizer.codes(torch.arange(self.quantizer.vocab, device=z.device))
         near = torch.cdist(z, book).topk(min(2, len(book)), largest=False).values
-        return codes.cpu().numpy(), ((near[:, -1] - near[:, 0])/(near.sum(1) + 1e-8)).cpu().numpy()
+        return (self.action[codes] if merged else codes).cpu().numpy(), ((near[:, -1] - near[:, 0])/(near.sum(1) + 1e-8)).cpu().numpy()
 
     @torch.no_grad()
     def decode(self, frames, codes):
@@ -195,11 +197,21 @@ def direction(dy, dx, least=0.4):
     return ("up" if dy > 0 else "down") if abs(dy) > abs(dx) else ("left" if dx > 0 else "right")
 
 @torch.no_grad()
-def name_codes(lam, before, after, codes):
-    "Names `{code: direction}` of the codes in use, from pairs of frames `uint8 [n, H, W, 3]` and their codes; code 0 is 'none'."
+def name_codes(lam, before, after):
+    "Set `lam.names`, `{code: direction}` of the codes in use, from pairs of frames `uint8 [n, H, W, 3]`; code 0 is 'none'. Returns the codes."
+    codes, _ = lam.pair_codes(before, after, merged=False)
     small = lambda x: np.concatenate([lam.scaled(part).movedim(1, -1).cpu().numpy() for part in lam.tensor(x).split(256)])
     displacement = mean_displacement(small(before), small(after), codes, lam.quantizer.vocab)
-    return {k: "none" if k == 0 else direction(*d) for k, d in enumerate(displacement) if k == 0 or not np.isnan(d[0])}
+    lam.names = {k: "none" if k == 0 else direction(*d) for k, d in enumerate(displacement) if k == 0 or not np.isnan(d[0])}
+    return codes
+
+# %% ../nbs/14_lam.ipynb #bb88bf49
+def merge_codes(lam, before, after):
+    "Name the codes and let those that displace the picture in the same direction count as one action (`lam.action`)."
+    use = np.bincount(name_codes(lam, before, after), minlength=lam.quantizer.vocab)
+    for k, name in lam.names.items():
+        same = [j for j, other in lam.names.items() if other == name and name in DIRECTIONS[1:]] or [k]
+        lam.action[k] = max(same, key=lambda j: use[j])
 
 # %% ../nbs/14_lam.ipynb #e11f5b6f
 @torch.no_grad()
@@ -211,13 +223,13 @@ def delta_psnr(lam, before, after, seed=0):
     return float(10*torch.log10(error(chance)/error(codes)))
 
 # %% ../nbs/14_lam.ipynb #5758927b
-def label_frames(lam, store):
+def label_frames(lam, store, merged=True):
     "For every row of an extracted video (`FrameStore`) the code and confidence of what follows it; 0 and 0.0 before a cut."
     codes, confidence = np.zeros(len(store), int), np.zeros(len(store))
     for first, end in store.meta["segments"]:
         for a in range(first, end - 1, 1024):     # a thousand frames at a time, so that hours of video fit in memory
             frames = store.rows(a, min(a + 1025, end))
-            codes[a:a + len(frames) - 1], confidence[a:a + len(frames) - 1] = lam.pair_codes(frames[:-1], frames[1:])
+            codes[a:a + len(frames) - 1], confidence[a:a + len(frames) - 1] = lam.pair_codes(frames[:-1], frames[1:], merged)
     return codes, confidence
 
 def write_actions(path, meta, codes, confidence, names):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOISE', 'DIRECTIONS', 'HEADER', 'unit', 'psnr', 'changed', 'changed_psnr', 'ssim', 'pair_truth', 'pair_key',
            'contingency', 'agreement', 'usage', 'action_scores', 'linear_probe', 'best_shift', 'global_shift',
-           'read_actions', 'score_file']
+           'read_actions', 'score_file', 'print_scores']
 
 # %% ../nbs/09_metrics.ipynb #c0a79d1b
 import csv
@@ -148,3 +148,12 @@ def score_file(pred, truth, K=8):
     scores = action_scores([pair_truth(truth, f, g) for f, g, _ in spans], codes, K)
     keys = [{"noop": "none"}.get(k, k) for k in (pair_key(truth, f, g) for f, g, _ in spans)]
     return {**scores, "pressed": agreement(contingency(keys, codes, K=K)[1:])}
+
+# %% ../nbs/09_metrics.ipynb #7660feb1
+def print_scores(scores):
+    "Print the scores of `score_file` as a table, and the counts behind them."
+    for name in ("nmi", "v_measure", "purity", "accuracy"): print(f"{name:16} moving pairs {scores[name]:.3f}   all pairs {scores[name + '_all']:.3f}")
+    for name in ("noop_recall", "noop_precision", "perplexity"): print(f"{name:16} {'-' if scores[name] is None else format(scores[name], '.3f')}")
+    print(f"{'pressed key':16} NMI {scores['pressed']['nmi']:.3f}   accuracy {scores['pressed']['accuracy']:.3f}")
+    print("\n" + " "*8 + "".join(f"{k:>7}" for k in range(len(scores["counts"][0]))))
+    for name, row in zip(DIRECTIONS, scores["counts"]): print(f"{name:8}" + "".join(f"{n:7}" for n in row))

@@ -104,7 +104,7 @@ def _source(ydl, url, game, cap, search, done):
     try:
         info = _look(ydl, url)
         if not info: yield "skipped", url, "downloaded before"; return
-        for entry in filter(None, info.get("entries") or [info]):
+        for entry in filter(None, info["entries"] if "entries" in info else [info]):
             if there >= cap: return
             title = entry.get("title") or entry.get("url") or url
             reason = search and (unwanted_title(title, game) or unwanted_length(entry.get("duration")))
@@ -123,6 +123,7 @@ def _jobs(video_url, game_name, cap, games):
         raise PokeidmError(f"unknown game '{game_name}': choose one of {', '.join(games)}, or give --video_url")
     return [(f"ytsearch{3 * cap}:{query}", game, True) for game, query in games.items() if game_name in (None, "", game)]
 
+# %% ../nbs/05_scrape.ipynb #a58caeef
 def scrape(raw_videos_dir="raw_videos", video_url=None, game_name=None, max_videos_per_game=30, cookies_file=None,
            games=GAMES, pause=3.0, verbose=False):
     """Download videos into `<raw_videos_dir>/<game>/<title>.<id>.mp4`: of `video_url` (a video or a list; unfiltered), else by search.

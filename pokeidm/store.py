@@ -281,6 +281,14 @@ def _send(store, root, key, there=None):
         return key, 0, str(e) if isinstance(e, PokeidmError) else f"{type(e).__name__}: {e}"
 
 # %% ../nbs/07_store.ipynb #0b06a144
+def _count(summary, result, verbose):
+    key, sent, reason = result
+    if verbose: print(f"failed   {key}: {reason}" if reason else f"there    {key}" if sent is None else f"uploaded {key} ({sent:,} bytes)")
+    if reason: summary["failed"].append({"key": key, "reason": reason})
+    elif sent is None: summary["skipped"] += 1
+    else: summary["uploaded"] += 1; summary["bytes"] += sent
+
+# %% ../nbs/07_store.ipynb #1f5d1ee1
 def sync(source, bucket, prefix="", num_threads=8, verbose=False):
     """Send a folder, or a group manifest with the frames it names, to `s3://bucket/prefix`; what is already there is skipped.
 
@@ -299,10 +307,3 @@ def sync(source, bucket, prefix="", num_threads=8, verbose=False):
         there = next(((size, etag) for key, size, etag in _list(store, manifest) if key == manifest), None)
         _count(summary, _send(store, root, manifest, there), verbose)
     return summary
-
-def _count(summary, result, verbose):
-    key, sent, reason = result
-    if verbose: print(f"failed   {key}: {reason}" if reason else f"there    {key}" if sent is None else f"uploaded {key} ({sent:,} bytes)")
-    if reason: summary["failed"].append({"key": key, "reason": reason})
-    elif sent is None: summary["skipped"] += 1
-    else: summary["uploaded"] += 1; summary["bytes"] += sent

@@ -6,7 +6,7 @@
 __all__ = ['barcode', 'read_barcode', 'write_clip', 'open_video', 'VideoIndex', 'index_video', 'sample_frames', 'to_rgb',
            'read_frames', 'spread', 'thumbnails']
 
-# %% ../nbs/03_video.ipynb #63b02126
+# %% ../nbs/03_video.ipynb #02830c19
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 import av, numpy as np
 from .core import PokeidmError
 
-# %% ../nbs/03_video.ipynb #669b8bca
+# %% ../nbs/03_video.ipynb #7ba3eca4
 def barcode(number, height=64, width=256):
     "A picture, uint8 [height, width, 3], whose upper half is `number` (below 65536) as 16 blocks, lowest bit first."
     picture = np.full((height, width, 3), 96, np.uint8)
@@ -29,7 +29,7 @@ def read_barcode(picture):
     h, w = picture.shape[:2]
     return sum(int(picture[h//4, int((b + 0.5)*w/16)].mean() > 128) << b for b in range(16))
 
-# %% ../nbs/03_video.ipynb #675a5cf8
+# %% ../nbs/03_video.ipynb #a7d9820f
 def write_clip(path, pictures, times, codec="libx264", rotation=0, **options):
     """Encode `pictures` (uint8 [H, W, 3], even sizes) shown at `times` (seconds, ascending) to `path`; the suffix picks the container.
 
@@ -47,9 +47,19 @@ def write_clip(path, pictures, times, codec="libx264", rotation=0, **options):
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
 
-# %% ../nbs/03_video.ipynb #78646c33
+# %% ../nbs/03_video.ipynb #8f046ec9
 _FAILS = (av.FFmpegError, OSError, ValueError)      # what PyAV raises for a bad file, depending on where it is bad
 
+def _reason(error): return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+def _picture_track(container, path):
+    "The largest video track that is not a cover picture."
+    cover = lambda s: bool(getattr(getattr(s, "disposition", None), "value", 0) & 0x400)        # AV_DISPOSITION_ATTACHED_PIC
+    tracks = [s for s in container.streams.video if not cover(s) and s.codec_context is not None]
+    if not tracks: raise PokeidmError(f"{path} has no video track (audio only?): choose a file with pictures")
+    return max(tracks, key=lambda s: (s.codec_context.width or 0)*(s.codec_context.height or 0))
+
+# %% ../nbs/03_video.ipynb #a7ea6b35
 @contextmanager
 def open_video(path):
     """Open `path` and yield `(container, stream)` of its main picture track, with decoding on all cores.
@@ -69,15 +79,19 @@ def open_video(path):
         stream.codec_context.thread_type = "AUTO"
         yield container, stream
 
-def _reason(error): return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+# %% ../nbs/03_video.ipynb #b6b03a38
+def _median_rate(times, stretch=30):
+    "Frames a second: the median over stretches of 30 frames, so that coarse clocks and gaps do not matter."
+    w = min(stretch, len(times) - 1)
+    return float(np.median(w/(times[w:] - times[:-w]))) if w else 0.0
 
-def _picture_track(container, path):
-    cover = lambda s: bool(getattr(getattr(s, "disposition", None), "value", 0) & 0x400)        # AV_DISPOSITION_ATTACHED_PIC
-    tracks = [s for s in container.streams.video if not cover(s) and s.codec_context is not None]
-    if not tracks: raise PokeidmError(f"{path} has no video track (audio only?): choose a file with pictures")
-    return max(tracks, key=lambda s: (s.codec_context.width or 0)*(s.codec_context.height or 0))
+def _nearest(times, seconds):
+    "Index of the entry of ascending `times` nearest to each of `seconds`; of two equally near the earlier."
+    right = np.clip(np.searchsorted(times, seconds), 1, max(len(times) - 1, 1))
+    left, right = right - 1, np.minimum(right, len(times) - 1)
+    return np.where(np.asarray(seconds) - times[left] <= times[right] - np.asarray(seconds), left, right)
 
-# %% ../nbs/03_video.ipynb #41d27040
+# %% ../nbs/03_video.ipynb #061e78f4
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
     """Where every frame of a video is. Frame `i` is the i-th picture in the order of showing.
@@ -100,35 +114,12 @@ class VideoIndex:
         "float64 [n]: seconds since the first frame."
         return (self.pts - self.pts[0])*float(self.time_base)
     @property
-    def fps(self):
-        "Frames a second: the median over stretches of 30 frames, so that coarse clocks and gaps do not matter."
-        w = min(30, self.n - 1)
-        return float(np.median(w/(self.times[w:] - self.times[:-w]))) if w else 0.0
+    def fps(self): return _median_rate(self.times)
     def at(self, seconds):
         "Number(s) of the frame nearest in time to `seconds`."
-        right = np.clip(np.searchsorted(self.times, seconds), 1, max(self.n - 1, 1))
-        left = right - 1
-        right = np.minimum(right, self.n - 1)
-        return np.where(np.asarray(seconds) - self.times[left] <= self.times[right] - np.asarray(seconds), left, right)
+        return _nearest(self.times, seconds)
 
-# %% ../nbs/03_video.ipynb #3e5142ae
-def index_video(path):
-    """The `VideoIndex` of `path`, from its packets, without decoding more than one frame.
-
-    Raises `PokeidmError` if it is no video, or not one frame of it can be decoded.
-    """
-    rotation, width, height = _first_frame(path)
-    with open_video(path) as (container, stream):
-        pts, keys, complete = _packet_times(container, stream)
-        counted = not complete or container.format.name == "avi"
-        clock, rate, seconds = stream.time_base, stream.average_rate or 30, (container.duration or 0)/av.time_base
-    if counted:
-        n = sum(1 for _ in _decode(path))
-        pts, keys, clock = np.arange(n), np.zeros(1, np.int64), Fraction(seconds/n).limit_denominator(90000) if seconds else 1/Fraction(rate)
-    pts, first = np.unique(np.asarray(pts, np.int64), return_index=True)
-    return VideoIndex(pts, clock, width, height, rotation, keys if counted else np.flatnonzero(np.asarray(keys)[first]), counted)
-
-# %% ../nbs/03_video.ipynb #83370575
+# %% ../nbs/03_video.ipynb #5886a8d5
 def _packet_times(container, stream):
     "(pts, is it a key frame, do all packets have pts) of every packet that shows a picture; ends quietly where the file breaks off."
     pts, keys, complete = [], [], True
@@ -140,6 +131,7 @@ def _packet_times(container, stream):
     except _FAILS: pass
     return pts, keys, complete
 
+# %% ../nbs/03_video.ipynb #1051e1d5
 def _decode(path):
     "Every frame that can be decoded, in order; ends quietly where the file breaks off."
     with open_video(path) as (container, stream):
@@ -157,7 +149,24 @@ def _first_frame(path):
     turn = round(getattr(frame, "rotation", 0)/90) % 4*90
     return turn, *((frame.height, frame.width) if turn % 180 else (frame.width, frame.height))
 
-# %% ../nbs/03_video.ipynb #196be40a
+# %% ../nbs/03_video.ipynb #a9ec9e04
+def index_video(path):
+    """The `VideoIndex` of `path`, from its packets, without decoding more than one frame.
+
+    Raises `PokeidmError` if it is no video, or not one frame of it can be decoded.
+    """
+    rotation, width, height = _first_frame(path)
+    with open_video(path) as (container, stream):
+        pts, keys, complete = _packet_times(container, stream)
+        counted = not complete or not pts or container.format.name == "avi"
+        clock, rate, seconds = stream.time_base, stream.average_rate or 30, (container.duration or 0)/av.time_base
+    if counted:
+        pts, keys = np.arange(sum(1 for _ in _decode(path))), [0]
+        clock = Fraction(seconds/len(pts)).limit_denominator(90000) if seconds else 1/Fraction(rate)
+    else: keys = np.flatnonzero(np.asarray(keys, bool)[np.unique(pts, return_index=True)[1]])
+    return VideoIndex(np.unique(np.asarray(pts, np.int64)), clock, width, height, rotation, np.asarray(keys, np.int64), counted)
+
+# %% ../nbs/03_video.ipynb #6c7d7b4c
 def sample_frames(index, fps):
     """Frame numbers nearest to the moments k/fps: `(numbers, ticks)`, both int64, ascending, no frame twice.
 
@@ -172,13 +181,14 @@ def sample_frames(index, fps):
     keep = keep[miss[keep] <= 0.5/fps + 1e-9]
     return numbers[keep].astype(np.int64), ticks[keep].astype(np.int64)
 
-# %% ../nbs/03_video.ipynb #fb5b09a6
+# %% ../nbs/03_video.ipynb #2e5a1775
 def to_rgb(frame):
     "uint8 [H, W, 3] of a decoded frame, turned the way it is shown."
     picture = frame.to_ndarray(format="rgb24")
     turns = round(getattr(frame, "rotation", 0)/90) % 4
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
+# %% ../nbs/03_video.ipynb #9f462034
 def read_frames(path, index, numbers, convert=to_rgb):
     """Yield `(number, picture)` for the frames `numbers` (any order, repeats ignored) of `path`, ascending, in one pass.
 
@@ -194,13 +204,26 @@ def read_frames(path, index, numbers, convert=to_rgb):
         try: yield number, convert(frame)
         except _FAILS: continue
 
+# %% ../nbs/03_video.ipynb #d82333e6
 def _by_count(path, index, wanted):
+    "Without pts: decode all and count."
     chosen = set(wanted.tolist())
     for number, frame in enumerate(_decode(path)):
         if number in chosen: yield number, frame
         if number >= wanted[-1]: return
 
-# %% ../nbs/03_video.ipynb #2c7b25e3
+# %% ../nbs/03_video.ipynb #4b3c9209
+def _some(container, stream, chosen):
+    "Decoded frames, leaving out what is neither in `chosen` (pts) nor needed to decode others."
+    decoder = stream.codec_context
+    skips = decoder.name in ("h264", "hevc")        # others read this setting once, at the start, or not at all
+    try:
+        for packet in container.demux(stream):
+            if skips: decoder.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in chosen else "NONREF"
+            yield from _frames(packet)
+    except _FAILS: return
+
+# %% ../nbs/03_video.ipynb #aabbe63f
 _JUMP = 90                                          # frames: a gap worth a seek
 
 def _by_pts(path, index, wanted, jumps=True):
@@ -223,17 +246,7 @@ def _by_pts(path, index, wanted, jumps=True):
                 if not jumped: return               # the end of the file
             if jumped: yield from _by_pts(path, index, wanted[i:], jumps=False); return
 
-def _some(container, stream, chosen):
-    "Decoded frames, leaving out what is neither in `chosen` (pts) nor needed to decode others."
-    decoder = stream.codec_context
-    skips = decoder.name in ("h264", "hevc")        # others read this setting once, at the start, or not at all
-    try:
-        for packet in container.demux(stream):
-            if skips: decoder.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in chosen else "NONREF"
-            yield from _frames(packet)
-    except _FAILS: return
-
-# %% ../nbs/03_video.ipynb #7a0eab27
+# %% ../nbs/03_video.ipynb #2c7408e7
 def spread(index, count, after_key=12):
     "Up to `count` frame numbers spread over the video, none more than `after_key` frames behind a key frame (cheap to reach)."
     even = np.linspace(0, index.n - 1, min(count, index.n)).round().astype(np.int64)

@@ -76,6 +76,10 @@ def test_failures_are_listed_and_the_rest_is_done(site, tmp_path):
     assert len(files(tmp_path)) == 2
 
 
+def test_an_empty_list_is_no_failure(site, tmp_path):
+    assert not any(scrape(tmp_path, feed(site), pause=0).values())
+
+
 def test_the_cap_counts_what_is_there(site, tmp_path):
     url = feed(site, "one", "two", "three", "four")
     assert len(scrape(tmp_path, url, "g", max_videos_per_game=2, pause=0)["downloaded"]) == 2

@@ -1,0 +1,5 @@
+"""`python -m pokeidm` is the command `pokeidm`."""
+import sys
+from pokeidm.cli import main
+
+sys.exit(main())

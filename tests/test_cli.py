@@ -1,0 +1,77 @@
+"""The command line: instant, forgiving in form, one clear line for what it cannot use, nothing half-written left behind."""
+import json, os, subprocess, sys
+from pathlib import Path
+import pytest
+from pokeidm.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIP = ROOT/"data_samples/overworld_heldout.mp4"
+
+def run(*argv, cwd=None):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
+    return subprocess.run([sys.executable, "-m", "pokeidm", *map(str, argv)], capture_output=True, text=True, env=env, cwd=cwd, timeout=300)
+
+def test_help_imports_no_torch():
+    code = "import sys, pokeidm.cli as c; c.main(['--help']); sys.exit(any(m in sys.modules for m in ('torch', 'boto3', 'yt_dlp', 'matplotlib', 'nbdev', 'fastcore')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for (name,) in COMMANDS)
+
+def test_runtime_never_imports_nbdev():
+    modules = [p.stem for p in (ROOT/"pokeidm").glob("*.py") if not p.stem.startswith("_")]
+    code = f"import sys, importlib; [importlib.import_module('pokeidm.' + m) for m in {modules!r}]; sys.exit(any(m in sys.modules for m in ('nbdev', 'fastcore')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+@pytest.mark.parametrize("argv, says", [
+    (["demo", "--minuts", "3"], "--minuts"), (["demo", "--minutes", "many"], "many"), (["pipeline", "--use_s3", "perhaps"], "perhaps"),
+    (["train", "wings"], "wings"), (["nonsense"], "nonsense"), (["pipeline"], "--extract"),
+    (["groups", "--frames_dir", "nowhere"], "nowhere"), (["groups", "--split", "7"], "split"),
+    (["train", "tokenizer", "--frames_dir", "nowhere"], "nowhere"), (["train", "tokenizer", "--bins", "1", "1"], "bins"),
+    (["train", "lam", "--device", "abacus"], "abacus"),
+    (["label", "no.mp4", "--lam", "nowhere"], "nowhere"), (["score", "--pred", "no.csv", "--truth", "no.json"], "no.csv"),
+    (["play", "--run", "nowhere", "--record", "x.mp4", "--actions", "1"], "nowhere"),
+    (["sync", "--source", "nowhere", "--bucket", "b"], "nowhere"),
+])
+def test_unusable_arguments_are_one_line(argv, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert len(err) == 1 and err[0].startswith("pokeidm: ") and says in err[0] and not list(tmp_path.iterdir())
+
+def _bad_videos(folder):
+    (folder/"empty").mkdir()
+    (folder/"text.mp4").write_text("this is no video")
+    (folder/"zero.mp4").write_bytes(b"")
+    (folder/"torn.mp4").write_bytes(CLIP.read_bytes()[:3000])
+    return folder
+
+@pytest.mark.parametrize("name", ["text.mp4", "zero.mp4", "torn.mp4", "empty", "missing.mp4"])
+def test_demo_of_what_is_no_video(name, tmp_path):
+    videos = _bad_videos(tmp_path)
+    done = run("demo", "--out", tmp_path/"out", "--video", videos/name)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and name in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path/"out").exists()
+
+def test_demo_of_a_video_shorter_than_a_group(tmp_path):
+    from pokeidm.video import barcode, write_clip
+    write_clip(tmp_path/"short.mp4", [barcode(i) for i in range(6)], [i/30 for i in range(6)])
+    done = run("demo", "--out", tmp_path/"out", "--video", tmp_path/"short.mp4")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path/"out").exists()
+
+def test_demo_into_an_unwritable_place(tmp_path):
+    (tmp_path/"file").write_text("in the way")
+    done = run("demo", "--out", tmp_path/"file"/"out", "--video", CLIP)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    (tmp_path/"mine").mkdir(); (tmp_path/"mine"/"thesis.txt").write_text("precious")
+    done = run("demo", "--out", tmp_path/"mine", "--video", CLIP)
+    assert done.returncode == 2 and [p.name for p in (tmp_path/"mine").iterdir()] == ["thesis.txt"]
+
+def test_pipeline_goes_on_past_a_bad_video(tmp_path):
+    game = tmp_path/"clean"/"overworld"; game.mkdir(parents=True)
+    (game/"bad.mp4").write_text("no video"); os.link(CLIP, game/"good.mp4")
+    done = run("pipeline", "--extract", "--clean_videos_dir", tmp_path/"clean", "--frames_dir", tmp_path/"frames", "--num_video_workers", "1", "--target_height", "80", cwd=tmp_path)
+    assert done.returncode == 1 and "bad.mp4" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert (tmp_path/"frames/overworld/good/meta.json").exists() and not (tmp_path/"frames/overworld/bad").exists()
+    done = run("groups", "--frames_dir", tmp_path/"frames", "--split", "0.8", "--num_images_in_video", "4")
+    assert done.returncode == 0 and (tmp_path/"frames/overworld_train_0_8_4_frames.json").exists(), done.stderr
