@@ -132,7 +132,8 @@ HEADER = ["frame", "time", "code", "confidence", "button"]
 def read_actions(path):
     "Rows of an actions CSV as dicts with `frame` and `code` as int. Raises `PokeidmError` for a file of another form."
     try:
-        with open(path, newline="", encoding="utf-8") as f: rows = list(csv.DictReader(f))
+        with open(path, newline="", encoding="utf-8") as f: reader = csv.DictReader(f); rows = list(reader)
+        if not {"frame", "code"} <= set(reader.fieldnames or ()): raise ValueError("columns are missing")
         return [{**r, "frame": int(r["frame"]), "code": int(r["code"])} for r in rows]
     except FileNotFoundError: raise PokeidmError(f"{path} does not exist: check the path") from None
     except (OSError, KeyError, TypeError, ValueError, csv.Error):

@@ -256,10 +256,17 @@ def _write(frame, line, x, y, ink=(56, 56, 72), shade=(200, 204, 208)):
     for offset, colour in ((1, shade), (0, ink)):
         frame[y + offset:y + offset + 10, x + offset:x + offset + mask.shape[1]][mask] = colour
 
-def _panel(frame, x, y, width, height):
+@lru_cache(16)
+def _paper(width, height):
     "A box to write in: dark rim, coloured frame, white paper."
+    box = np.empty((height, width, 3), np.uint8)
     for inset, colour in enumerate([(56, 64, 88), (112, 144, 200), (112, 144, 200), (232, 236, 248), (248, 248, 248)]):
-        frame[y + inset:y + height - inset, x + inset:x + width - inset] = colour
+        box[inset:height - inset, inset:width - inset] = colour
+    return box
+
+def _panel(frame, x, y, width, height):
+    "Lay a box on a frame."
+    frame[y:y + height, x:x + width] = _paper(width, height)
 
 # %% ../nbs/02_overworld.ipynb #f7c9c483
 def _monster(rng, kind, size=56):

@@ -1,0 +1,35 @@
+"""Properties of names, atomic writes and hashes."""
+import errno, os, subprocess, sys, time, signal
+import pytest
+from hypothesis import given, strategies as st
+from pokeidm.core import PokeidmError, atomic_path, choose_device, config_hash, read_json, safe_name, write_json
+
+@given(st.text(max_size=300))
+def test_safe_names_are_one_harmless_component(text):
+    name = safe_name(text)
+    assert 0 < len(name) <= 81 and not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert not name.startswith((".", "-")) and ".." != name and safe_name(name) == name
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False) | st.text(max_size=5), max_size=5))
+def test_hash_ignores_order(d): assert config_hash(d) == config_hash(dict(reversed(d.items())))
+
+def test_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
+    write_json(tmp_path/"x.json", [1])
+    with pytest.raises(PokeidmError, match="cannot write .*free some space"):
+        with atomic_path(tmp_path/"x.json") as tmp: tmp.write_text("half"); raise OSError(errno.ENOSPC, "No space left on device")
+    assert read_json(tmp_path/"x.json") == [1] and [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+def test_folder_is_replaced_as_a_whole(tmp_path):
+    for n in (1, 2):
+        with atomic_path(tmp_path/"d") as tmp: tmp.mkdir(); (tmp/f"{n}").write_text("")
+    assert [p.name for p in (tmp_path/"d").iterdir()] == ["2"] and len(list(tmp_path.iterdir())) == 1
+
+def test_killed_writer_leaves_the_old_file(tmp_path):
+    write_json(tmp_path/"x.json", "old")
+    code = f"from pokeidm.core import atomic_path; import time\nwith atomic_path({str(tmp_path/'x.json')!r}) as t: t.write_text('new'); print(1, flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child.stdout.readline(); child.send_signal(signal.SIGKILL); child.wait()
+    assert read_json(tmp_path/"x.json") == "old"
+
+def test_unknown_device(): 
+    with pytest.raises(PokeidmError, match="abacus"): choose_device("abacus")

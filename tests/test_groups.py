@@ -1,0 +1,56 @@
+"""Groups never cross a cut, splits never share a video, batches are a function of the step."""
+import json
+import numpy as np, pytest
+from hypothesis import given, strategies as st
+from pokeidm.core import PokeidmError, write_json
+from pokeidm.groups import Batches, Groups, _draw, group_starts, split_in_time, split_videos, write_groups
+
+segments = st.lists(st.integers(1, 12), min_size=1, max_size=6).map(lambda lengths: [[sum(lengths[:i]), sum(lengths[:i+1])] for i in range(len(lengths))])
+
+@given(segments, st.integers(2, 5), st.integers(1, 3))
+def test_groups_are_all_those_inside_a_segment(segs, n, stride):
+    owner = {row: i for i, (a, b) in enumerate(segs) for row in range(a, b)}
+    inside = [r for r in owner if len({owner.get(r + k*stride) for k in range(n)}) == 1 and len({owner.get(r + k) for k in range((n-1)*stride + 1)}) == 1]
+    assert group_starts(segs, n, stride) == sorted(inside)
+
+@given(st.sets(st.text(min_size=1, max_size=4), min_size=2, max_size=30), st.floats(0.05, 0.95), st.integers(0, 9))
+def test_split_shares_no_video_and_leaves_none_empty(ids, split, seed):
+    train, val = split_videos(ids, split, seed)
+    assert train and val and not train & val and train | val == ids and (train, val) == split_videos(sorted(ids), split, seed)
+
+@given(st.integers(120, 400), st.floats(0.2, 0.9))
+def test_split_in_time_keeps_its_distance(n, split):
+    times = np.arange(n)/10
+    before, after = split_in_time([[0, n//3], [n//3, n]], times, split)
+    if before and after: assert times[after[0][0]] - times[before[-1][1] - 1] >= 4.9
+
+@given(st.integers(1, 20), st.integers(1, 7), st.integers(0, 3))
+def test_draws_see_everything_once_an_epoch(n, batch, seed):
+    drawn = np.concatenate([_draw(np.arange(n), s*batch, batch, (seed,)) for s in range(2*n)])
+    for e in range(len(drawn)//n): assert sorted(drawn[e*n:(e+1)*n]) == list(range(n))
+
+def _frames(folder, n, change, shards=(None,)):
+    folder.mkdir(parents=True)
+    frames = np.arange(n, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 8, 8, 3), np.uint8)
+    bounds = [0, *(s for s in shards if s), n]
+    for i, (a, b) in enumerate(zip(bounds, bounds[1:])): np.save(folder/f"frames-{i:05d}.npy", frames[a:b])
+    write_json(folder/"meta.json", {"version": 1, "source": folder.name, "width": 8, "height": 8, "target_fps": 10.0, "n": n, "shards": [b - a for a, b in zip(bounds, bounds[1:])],
+        "frames": {"index": list(range(n)), "time": [i/10 for i in range(n)], "tick": list(range(n)), "change": change}, "segments": [[0, n//2], [n//2, n]], "cuts": []})
+
+def test_groups_across_shards_and_balance(tmp_path):
+    for v in "ab": _frames(tmp_path/"game"/v, 40, [0.5 if i % 2 else 0.0 for i in range(40)], shards=(7,))
+    train, val = map(Groups, write_groups(tmp_path, split=0.5, num_images_in_video=2)["game"])
+    assert not set(train.ids) & set(val.ids) and len(train) == 38
+    seen = train.batch(range(len(train)))[:, :, 0, 0, 0]
+    assert (np.diff(seen, axis=1) == 1).all() and 6 in seen[:, 0] and 19 not in seen[:, 0]     # across the shards, not across the cut
+    batches = Batches(train, 8, seed=3, still_share=0.25)
+    assert all((train.change()[batches.indices(s)] < 0.15).sum() == 2 for s in range(9))
+    assert np.array_equal(batches(5), Batches(train, 8, seed=3, still_share=0.25)(5))
+
+def test_sizes_that_do_not_match_and_manifests_that_are_none(tmp_path):
+    _frames(tmp_path/"game"/"a", 40, [0.5]*40)
+    paths = write_groups(tmp_path, num_images_in_video=3)["game"]
+    spec = json.loads(paths[0].read_text()); assert spec["version"] == 1 and set(spec["groups"][0]) == {"video_id", "shard", "start"}
+    (tmp_path/"x_train_0_9_3_frames.json").write_text("[]")
+    with pytest.raises(PokeidmError, match="no group manifest"): Groups(tmp_path/"x_train_0_9_3_frames.json")
+    with pytest.raises(PokeidmError, match="no 99 frames in a row"): write_groups(tmp_path, num_images_in_video=99)

@@ -1,0 +1,124 @@
+import json, subprocess, sys
+import numpy as np, pytest, torch
+from pokeidm.core import PokeidmError
+from pokeidm.dit import DiT, DiTConfig, connect
+from pokeidm.tokenizer import Tokenizer, TokenizerConfig
+from pokeidm.world import Game, Player, World, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
+
+
+@pytest.fixture(scope="module")
+def world():
+    "Untrained, but with everything connected: what it shows depends on all that it is given."
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(TokenizerConfig(height=16, width=24))
+    return World(connect(tokenizer), connect(DiT(DiTConfig(grid=(4, 6), width=32, depth=2, heads=2, temporal_every=2)), std=.3)).eval()
+
+@pytest.fixture(scope="module")
+def clips(): return np.random.default_rng(0).integers(0, 256, (5, 8, 16, 24, 3), dtype=np.uint8)
+
+def test_the_pressed_action_makes_the_next_frame_and_only_later_ones(world, clips):
+    "Off by one, and pressing a key would change nothing or the frame after."
+    codes = np.array([[1, 2, 3, 4]])
+    base = rollout(world, clips[:1, :1], codes)
+    for place in range(4):
+        other = codes.copy(); other[0, place] = 7
+        played = rollout(world, clips[:1, :1], other)
+        changes = [not np.array_equal(played[0, i], base[0, i]) for i in range(4)]
+        assert changes[:place + 1] == [False]*place + [True]
+
+def test_the_pressed_action_stands_with_the_new_frame(world, clips):
+    "Without time attention a frame sees its own action only: the pressed one, not the one between the given frames."
+    torch.manual_seed(0)
+    alone = World(world.tokenizer, connect(DiT(DiTConfig(grid=(4, 6), width=32, depth=1, heads=2, temporal_every=0)), std=.3)).eval()
+    base, between, pressed = (rollout(alone, clips[:1, :2], [a]) for a in ([1, 2], [5, 2], [1, 5]))
+    assert np.array_equal(base, between) and not np.array_equal(base, pressed)
+
+def test_actions_between_given_frames_count(world, clips):
+    "With a window of two frames the action between them is seen, in its place."
+    base = rollout(world, clips[:1, :2], [[1, 2]])
+    assert not np.array_equal(base, rollout(world, clips[:1, :2], [[5, 2]]))
+    assert np.array_equal(rollout(world, clips[:1, :3], [[1, 2, 3]]), rollout(world, clips[:1, :3], [[6, 2, 3]]))       # outside the window
+
+def test_a_game_is_a_rollout_of_one(world, clips):
+    world.start(clips[0, 0])
+    assert np.array_equal(np.stack([world.step(a) for a in (1, 2, 0)]), world.rollout(clips[:1, :1], [[1, 2, 0]])[0])
+
+def test_the_same_seed_gives_the_same_game_and_another_another(world, clips):
+    play = lambda seed: rollout(world, clips[:1, :1], [[1, 1]], seed=seed)
+    assert np.array_equal(play(3), play(3)) and not np.array_equal(play(3), play(4))
+
+def test_generated_latents_are_on_the_tokenizers_grid(world, clips):
+    past, actions = encode(world, clips[:2, :2]), torch.zeros(2, 2, dtype=torch.long)
+    new, q = next_latents(world, past, actions), world.tokenizer.quantizer
+    assert torch.equal(new, q.codes(q.indices(new)))
+    world.snap = False
+    try: free = next_latents(world, past, actions)
+    finally: world.snap = True
+    assert not torch.equal(free, q.codes(q.indices(free)))
+
+def test_guidance_one_is_none_and_zero_ignores_the_action(world, clips):
+    go = lambda a, g: rollout(world, clips[:1, :1], [[a]], guidance=g)
+    assert np.array_equal(go(1, 0.), go(5, 0.)) and not np.array_equal(go(1, 2.), go(1, 1.))
+
+def test_scores_are_right_for_a_world_that_copies(clips):
+    "An untrained world without noise says 'nothing changes': its score is that of copying the tokenized frame, and actions are worth nothing."
+    still = World(Tokenizer(TokenizerConfig(height=16, width=24)), DiT(DiTConfig(grid=(4, 6), width=32, depth=1, heads=2))).eval()
+    same = np.repeat(decode(still, encode(still, clips[:, :1])), 6, 1)     # frames that the tokenizer reproduces nearly
+    codes = np.random.default_rng(1).integers(0, 8, (5, 6))
+    scores = next_frame_scores(still, same, codes) | rollout_scores(still, same, codes, (2, 4, 16))
+    assert scores["psnr_1"] == pytest.approx(scores["ceiling_psnr_1"], abs=.01) and scores["copy_psnr_1"] > 100
+    assert scores["delta_psnr_4"] == 0 and scores["psnr_4"] == pytest.approx(scores["ceiling_psnr_4"], abs=.01) and scores["delta_psnr_16"] is None
+
+class FakeLAM:
+    def pair_codes(self, before, after, merged=True): return np.arange(len(before)) % 8, np.ones(len(before))
+
+class FakeGroups:
+    def __init__(self, clips): self.clips = clips
+    def __len__(self): return len(self.clips)
+    def batch(self, indices): return self.clips[indices]
+
+def test_evaluation_is_json_whatever_the_groups(world, clips):
+    for some in (clips, clips[:, :2], np.zeros_like(clips)):               # long, pairs only, nothing moves
+        scores = evaluate_world(world, FakeLAM(), FakeGroups(some))
+        json.dumps(scores, allow_nan=False)
+        assert scores["ms_per_frame"] > 0 and (scores["delta_psnr_4"] is None) == (some.shape[1] == 2)
+    with pytest.raises(PokeidmError): evaluate_world(world, FakeLAM(), FakeGroups(clips[:0]))
+
+def test_save_and_load(world, clips, tmp_path):
+    world.names = {0: "none", 3: "left"}
+    again = World.load(world.save(tmp_path/"w"))
+    assert again.names == world.names and np.array_equal(again.rollout(clips[:1, :1], [[3]]), world.rollout(clips[:1, :1], [[3]]))
+    with pytest.raises(PokeidmError): World.load(tmp_path/"w"/"dit")
+    with pytest.raises(PokeidmError): World.load(tmp_path/"nowhere")
+
+@pytest.mark.parametrize("go", [
+    lambda w, c, d: Game(w, c[0, 0, :8]), lambda w, c, d: Game(w, c[0, 0].astype(float)), lambda w, c, d: Game(w, c[0, 0]).step(8),
+    lambda w, c, d: Game(w, c[0, 0]).step(-1), lambda w, c, d: rollout(w, c[:1, :2], [[1]]), lambda w, c, d: record(w, c[0, 0], [1], d/"x.avi"),
+    lambda w, c, d: record(w, c[0, 0], [9], d/"x.mp4"), lambda w, c, d: World(w.tokenizer, w.dit).step(1)])
+def test_bad_input_is_one_line_and_leaves_nothing(world, clips, tmp_path, go):
+    with pytest.raises(PokeidmError) as e: go(world, clips, tmp_path)
+    assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize("name, scale", [("a.mp4", 2), ("a.gif", 3), ("b.mp4", 3)])
+def test_recordings_play_back(world, clips, tmp_path, name, scale):
+    import av
+    with av.open(str(record(world, clips[0, 0], [1, 2, 3], tmp_path/name, scale=scale))) as video:
+        frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
+    assert len(frames) == 4 and frames[0].shape == (16*scale, 24*scale, 3)
+
+def test_the_player_answers_messages(world, clips):
+    player = Player(world, clips[:2, 0], names={1: "up"})
+    (about, _), (first, picture) = player.handle({"do": "open"})
+    assert about["starts"] == 2 and about["keys"][1] == {"code": 1, "name": "up"} and bytes(picture[0]) == clips[0, 0].tobytes()
+    (frame, picture), = player.handle({"do": "step", "code": 1, "steps": 2, "guidance": 1.5})
+    assert frame["count"] == 1 and len(picture[0]) == 16*24*3 and bytes(picture[0]) != clips[0, 0].tobytes()
+    assert player.handle({"do": "reset", "start": 1})[0][1][0] == clips[1, 0].tobytes() and player.game.count == 0
+    for bad in ({}, {"do": "step"}, {"do": "step", "code": 99}, {"do": "step", "code": "x"}, {"do": "step", "code": 1, "steps": 0}, {"do": "reset", "start": 7}):
+        assert player.handle(bad)[0][0]["is"] == "error"
+
+def test_the_widget_is_optional():
+    "Without anywidget the module works, and asking for the widget is one clear line."
+    code = ("import sys; sys.modules['anywidget'] = None\nfrom pokeidm.world import WorldPlayer\n"
+            "try: WorldPlayer(None, [])\nexcept Exception as e: print(type(e).__name__, e)")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith("PokeidmError") and "pip install" in out and out.count("\n") == 1
