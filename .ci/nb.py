@@ -39,25 +39,21 @@ def run(path, flags):
 
 
 def readme():
-    from execnb.nbio import read_nb, dict2nb
-    from nbconvert.exporters import MarkdownExporter
-    from nbdev.frontmatter import FrontmatterProc
-    from nbdev.process import NBProcessor
-    from nbdev.processors import FilterDefaults
-    nb = NBProcessor(ROOT / "nbs/index.ipynb", procs=FilterDefaults().procs(), process=True).nb
+    import re
     import nbformat
-    text, resources = MarkdownExporter().from_notebook_node(nbformat.from_dict(_plain(nb)))
-    figures = ROOT / "public/readme"
+    from nbconvert.exporters import MarkdownExporter
+    nb = nbformat.read(ROOT / "nbs/index.ipynb", as_version=4)
+    for cell in nb.cells:
+        if cell.cell_type == "code" and "#| echo: false" in cell.source: cell.source = ""
+        for out in cell.get("outputs", []): out.get("data", {}).pop("text/plain", None)
+    text, resources = MarkdownExporter().from_notebook_node(nb)
     for name, data in resources.get("outputs", {}).items():
-        figures.mkdir(parents=True, exist_ok=True)
-        (figures / name).write_bytes(data)
+        (ROOT / "public/readme").mkdir(parents=True, exist_ok=True)
+        (ROOT / "public/readme" / name).write_bytes(data)
         text = text.replace(f"({name})", f"(public/readme/{name})")
-    (ROOT / "README.md").write_text(text.replace("../public/", "public/").strip() + "\n", encoding="utf-8")
-
-
-def _plain(x):
-    if isinstance(x, dict): return {k: _plain(v) for k, v in x.items() if not k.endswith("_")}
-    return [_plain(v) for v in x] if isinstance(x, (list, tuple)) else x
+    text = re.sub(r"\]\((?=(?:studies/)?\w+\.ipynb)", "](nbs/", text.replace("../public/", "public/"))
+    text = re.sub(r"```(?:python)?\s*```", "", text)
+    (ROOT / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

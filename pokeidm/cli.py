@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'command', 'make_parser', 'main']
 
 # %% ../nbs/21_cli.ipynb #493f3678
-import argparse, json, re, sys
+import argparse, json, os, re, sys
 from pathlib import Path
 from . import __version__
 from .core import PokeidmError, write_json
@@ -26,6 +26,7 @@ def _true_or_false(text):
     if text.lower() in ("true", "1", "yes", "false", "0", "no"): return text.lower() in ("true", "1", "yes")
     raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
 
+def _bucket(): return os.environ.get("POKEIDM_S3_BUCKET", "")     # where --s3_bucket is not given
 def _underscores(argv): return [re.sub(r"^--[^=]+", lambda m: "--" + m[0][2:].replace("-", "_"), a) if a.startswith("--") else a for a in argv]
 
 # %% ../nbs/21_cli.ipynb #827f5e27
@@ -43,7 +44,8 @@ class _Demo:
         p.flag("minutes", 9.0, "minutes of training in all")
     def run(a):
         from pokeidm.demo import run_demo
-        run_demo(a.out, a.video, a.minutes, a.seed, a.device)
+        failed = run_demo(a.out, a.video, a.minutes, a.seed, a.device)["failed"]
+        return _report({"failed": failed}) if failed else 0
 
 # %% ../nbs/21_cli.ipynb #01c42f53
 @command("pipeline", help="scrape, clean and extract videos into frames")
@@ -52,7 +54,7 @@ class _Pipeline:
         for stage in ("scrape", "clean", "extract", "summary"): p.flag(stage, False, f"run this stage")
         for name, default in dict(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", frames_dir="pokemon_frames", labels_dir="labeled_frames",
             logs_dir="logs", max_videos_per_game=30, min_gameplay_ratio=0.6, target_fps=10.0, target_height=160, jump_seconds=5.0, num_video_workers=4,
-            num_upload_threads=8, use_s3=False, s3_bucket="", s3_prefix="", keep_local_videos=True, keep_local_frames=True, executor="local").items(): p.flag(name, default)
+            num_upload_threads=8, use_s3=False, s3_bucket=_bucket(), s3_prefix="", keep_local_videos=True, keep_local_frames=True, executor="local").items(): p.flag(name, default)
         p.flag("video_url", help="a video or playlist instead of the searches"); p.flag("game_name", help="one game only"); p.flag("cookies_file")
     def run(a):
         stages = [s for s in ("scrape", "clean", "extract", "summary") if getattr(a, s)]
@@ -119,7 +121,7 @@ class _Train:
     def flags(p):
         p.add_argument("model", choices=("tokenizer", "lam", "dit"))
         for name, default in dict(frames_dir="pokemon_frames", save_dir="", checkpoint_dir="", size="tiny", device="auto", seed=0, resume=False, resume_from="",
-            steps=0, minutes=0.0, save_interval=500, split=0.9, local_cache_dir="", use_s3=False, s3_bucket="", s3_prefix="").items(): p.flag(name, default)
+            steps=0, minutes=0.0, save_interval=500, split=0.9, local_cache_dir="", use_s3=False, s3_bucket=_bucket(), s3_prefix="").items(): p.flag(name, default)
         p.flag("num_images_in_video", type=int, help="frames of a group"); p.flag("batch_size", type=int); p.flag("lr", type=float)
         p.flag("bins", nargs="+", type=int, help="FSQ levels, for the tokenizer"); p.flag("quant", help="fsq, nsvq, emavq or none")
         p.flag("tokenizer", help="checkpoint, for the dit"); p.flag("lam", help="checkpoint, for the dit")

@@ -65,7 +65,7 @@ def extract_videos(videos, frames_dir, game):
     done, failed = {}, []
     for video in progress(videos, "frames"):
         try: done[extract(video, frames_dir, game, target_fps=FPS, target_height=HEIGHT, jump_seconds=0.5).name] = Path(video)
-        except PokeidmError as e: failed.append({"video": str(video), "reason": str(e)})
+        except PokeidmError as e: failed.append({"video": Path(video).name, "reason": str(e)})
     if not done: raise PokeidmError(failed[0]["reason"] if len(failed) == 1 else f"none of the {len(failed)} videos can be used; the first: {failed[0]['reason']}")
     return done, failed
 
@@ -137,9 +137,9 @@ def _metrics(report):
         ("time for a frame of play", _number(w["ms_per_frame"], " ms", 0), "")])
 
 # %% ../nbs/19_demo.ipynb #3da50d2d
-def write_report(out, report, pictures, shares, failed):
+def write_report(out, report, pictures, shares):
     "Write `report.json` and `report.html` (pictures: `{title: (html, explanation)}`)."
-    videos = "".join(f"<li>{html.escape(str(f['video']))}: {html.escape(f['reason'])}</li>" for f in failed)
+    videos = "".join(f"<li>{html.escape(f['video'])}: {html.escape(f['reason'])}</li>" for f in report["failed"])
     shown = "".join(f"<h2>{title}</h2><p>{text}</p>{picture}" for title, (picture, text) in pictures.items())
     page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>pokeidm: what the video taught</title><style>{STYLE}</style>
 <h1>What the video taught</h1>
@@ -149,7 +149,7 @@ any two frames, and learnt a world in which each of them can be pressed. Everyth
 {_found(report, shares)}{shown}<h2>How well</h2>{_metrics(report)}
 <p class="note">PSNR: higher is closer to the real frame; 3 dB is half the error. A dash: there is no truth file beside the video to measure against.</p>
 <h2>Where the time went</h2>{_table(("stage", "seconds"), [(k, f"{v:.0f}") for k, v in report["seconds"].items()])}
-{f"<h2>Left out</h2><ul>{videos}</ul>" if failed else ""}</html>"""
+{f"<h2>Left out</h2><ul>{videos}</ul>" if videos else ""}</html>"""
     write_json(out/"report.json", report)
     with atomic_path(out/"report.html") as tmp: tmp.write_text(page, encoding="utf-8")
 
@@ -241,7 +241,8 @@ def run_demo(out="pokeidm_demo", videos=None, minutes=9.0, seed=0, device="auto"
         raise
     models = train_all(out, groups, minutes, seed, str(device), stages)
     report, pictures, shares = evaluate(out, sources, groups, models, device, stages, clips)
-    write_report(out, report, pictures, shares, failed)
+    report["failed"] = failed
+    write_report(out, report, pictures, shares)
     print(f"done: the report is {out/'report.html'}; to play: pokeidm play --run {out}")
     return report
 

@@ -18,6 +18,7 @@ from .layers import RMSNorm, SpaceTimeBlock, init_weights, starts_at_zero, token
 SIZES = {"tiny": (128, 4, 4), "S": (256, 8, 8), "M": (512, 12, 8), "L": (768, 16, 12)}     # width, blocks, heads
 ACTION_BY = ("adaln", "token", "both")
 
+# %% ../nbs/16_dit.ipynb #31e01cf3
 @dataclass
 class DiTConfig:
     "A diffusion transformer on latents of `grid` (rows, columns), `latent_dim` numbers each. 0 for width, depth, heads: as `size` says."
@@ -40,14 +41,18 @@ class DiTConfig:
     depth: int = 0
     heads: int = 0
 
-    def __post_init__(self):
-        if self.size not in SIZES: raise PokeidmError(f"there is no model size '{self.size}': choose one of {', '.join(SIZES)}")
-        if self.action_by not in ACTION_BY: raise PokeidmError(f"action_by '{self.action_by}' is unknown: choose one of {', '.join(ACTION_BY)}")
-        check_target(self.target)
-        self.grid = tuple(self.grid)
-        token_grid(*self.grid, self.patch)
-        width, depth, heads = SIZES[self.size]
-        self.width, self.depth, self.heads = self.width or width, self.depth or depth, self.heads or heads
+    def __post_init__(self): _complete(self)
+
+# %% ../nbs/16_dit.ipynb #84a314f7
+def _complete(config):
+    "Check a configuration and fill in what follows from its size. Raises `PokeidmError` for what does not exist or divide."
+    if config.size not in SIZES: raise PokeidmError(f"there is no model size '{config.size}': choose one of {', '.join(SIZES)}")
+    if config.action_by not in ACTION_BY: raise PokeidmError(f"action_by '{config.action_by}' is unknown: choose one of {', '.join(ACTION_BY)}")
+    check_target(config.target)
+    config.grid = tuple(config.grid)
+    token_grid(*config.grid, config.patch)
+    width, depth, heads = SIZES[config.size]
+    config.width, config.depth, config.heads = config.width or width, config.depth or depth, config.heads or heads
 
 # %% ../nbs/16_dit.ipynb #ebc44fa3
 class ReadPast(nn.Module):
@@ -79,7 +84,7 @@ class Condition(nn.Module):
 
 # %% ../nbs/16_dit.ipynb #027ba98b
 class _Parts(nn.Module):
-    "What a `DiT` is made of."
+    "What a `DiT` is made of, with every weight set."
     def __init__(self, config):
         super().__init__()
         self.config, D = config, config.width
@@ -93,6 +98,9 @@ class _Parts(nn.Module):
         self.head = starts_at_zero(nn.Linear(D, config.latent_dim*config.patch**2))
         init_weights(self)
 
+# %% ../nbs/16_dit.ipynb #983d4587
+class _Ends(_Parts):
+    "The two ends of a `DiT`: frames to tokens, tokens to frames."
     def check(self, noisy, t, actions, past):
         "Raise `PokeidmError` if shapes do not fit the configuration or each other."
         c, lead = self.config, noisy.shape[:2]
@@ -100,8 +108,20 @@ class _Parts(nn.Module):
             raise PokeidmError(f"expected latents [B, T, {c.grid[0]}, {c.grid[1]}, {c.latent_dim}] with past of that shape and t, actions [B, T], "
                                f"got {list(noisy.shape)}, {list(past.shape)}, {list(t.shape)}, {list(actions.shape)}")
 
-# %% ../nbs/16_dit.ipynb #983d4587
-class DiT(_Parts):
+    def tokens(self, noisy, actions, past):
+        "Noisy frame and frame before as tokens `[B, T, N, D]`."
+        B, T = noisy.shape[:2]
+        x = self.read_noisy(noisy.flatten(0, 1).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+        return (x + self.read_past(past.flatten(0, 1), actions.flatten())).unflatten(0, (B, T))
+
+    def latents(self, x, condition):
+        "Tokens back as latents, in fp32."
+        scale, shift = self.modulation(condition).unsqueeze(2).chunk(2, -1)
+        out = self.head(self.norm(x)*(1 + scale) + shift).float()
+        return unpatchify(out, self.config.patch, self.grid).permute(0, 1, 3, 4, 2)
+
+# %% ../nbs/16_dit.ipynb #6e7b2283
+class DiT(_Ends):
     """Predicts frames from noisy frames: latents `[B, T, h, w, d]` in, a prediction of `config.target` of that shape out.
 
     `t [B, T]` is each frame's own flow time (0 noise, 1 data), `actions [B, T]` int64 lead **into** each frame (index K: unknown),
@@ -123,18 +143,6 @@ class DiT(_Parts):
     def loss(self, batch, progress=1.):
         "Training loss of latents `[B, n, h, w, d]` and actions `[B, n]`, and logs: how large the error of x is beside that of copying."
         return flow_loss(self, batch[0].float(), batch[1].long())
-
-    def tokens(self, noisy, actions, past):
-        "Noisy frame and frame before as tokens `[B, T, N, D]`."
-        B, T = noisy.shape[:2]
-        x = self.read_noisy(noisy.flatten(0, 1).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
-        return (x + self.read_past(past.flatten(0, 1), actions.flatten())).unflatten(0, (B, T))
-
-    def latents(self, x, condition):
-        "Tokens back as latents, in fp32."
-        scale, shift = self.modulation(condition).unsqueeze(2).chunk(2, -1)
-        out = self.head(self.norm(x)*(1 + scale) + shift).float()
-        return unpatchify(out, self.config.patch, self.grid).permute(0, 1, 3, 4, 2)
 
 # %% ../nbs/16_dit.ipynb #bf0a9f45
 def flow_loss(model, latents, actions):

@@ -80,6 +80,7 @@ def sample(predict, noise, steps=4, method="euler", target="x"):
         x = x + (nxt - t)*v
     return x
 
+# %% ../nbs/15_flow.ipynb #f9f7c8e8
 def check_steps(steps):
     "Times of a walk: a count becomes equal steps from 0 to 1; a sequence must rise from 0 to 1. `PokeidmError` if not."
     if isinstance(steps, int) and steps >= 1: return [i/steps for i in range(steps + 1)]

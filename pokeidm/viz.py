@@ -78,7 +78,7 @@ def confusion(counts, rows, columns, ax=None):
 def save_gif(frames, path, fps=10, scale=1):
     "Write frames `[n, H, W, 3]` as a looping GIF, each pixel blown up `scale` times."
     from PIL import Image
-    pictures = [Image.fromarray(to_uint8(f).repeat(scale, -3).repeat(scale, -2)) for f in frames]
+    pictures = [Image.fromarray(to_uint8(f).repeat(scale, -3).repeat(scale, -2)).quantize(64, dither=Image.Dither.NONE) for f in frames]
     with atomic_path(path) as tmp:
         pictures[0].save(tmp, format="GIF", save_all=True, append_images=pictures[1:], duration=round(1000/fps), loop=0)
 

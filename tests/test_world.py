@@ -11,7 +11,7 @@ def world():
     "Untrained, but with everything connected: what it shows depends on all that it is given."
     torch.manual_seed(0)
     tokenizer = Tokenizer(TokenizerConfig(height=16, width=24))
-    return World(connect(tokenizer), connect(DiT(DiTConfig(grid=(4, 6), width=32, depth=2, heads=2, temporal_every=2)), std=.3)).eval()
+    return World(connect(tokenizer), connect(DiT(DiTConfig(grid=(4, 6), width=32, depth=2, heads=2, temporal_every=2)), std=.3), snap=True).eval()
 
 @pytest.fixture(scope="module")
 def clips(): return np.random.default_rng(0).integers(0, 256, (5, 8, 16, 24, 3), dtype=np.uint8)
@@ -81,6 +81,7 @@ def test_evaluation_is_json_whatever_the_groups(world, clips):
     for some in (clips, clips[:, :2], np.zeros_like(clips)):               # long, pairs only, nothing moves
         scores = evaluate_world(world, FakeLAM(), FakeGroups(some))
         json.dumps(scores, allow_nan=False)
+        assert (scores["psnr_1"] is None) == (not some.any()) == (scores["pairs"] == 0)      # nothing moves: said, not left out
         assert scores["ms_per_frame"] > 0 and (scores["delta_psnr_4"] is None) == (some.shape[1] == 2)
     with pytest.raises(PokeidmError): evaluate_world(world, FakeLAM(), FakeGroups(clips[:0]))
 
