@@ -100,6 +100,7 @@ class _Groups:
         for paths in write_groups(a.frames_dir, a.game_name, a.split, a.num_images_in_video, a.stride, a.seed).values():
             for path in paths: print(f"{path}: {len(Groups(path)) if json.loads(path.read_text())['groups'] else 0} groups")
 
+# %% ../nbs/21_cli.ipynb #5e700aee
 @command("sync", help="send a folder, or a manifest with its frames, to S3")
 class _Sync:
     def flags(p):
@@ -108,7 +109,7 @@ class _Sync:
         from pokeidm.store import sync
         return _report(sync(a.source, a.bucket, a.prefix, a.num_upload_threads, a.verbose))
 
-# %% ../nbs/21_cli.ipynb #5e700aee
+# %% ../nbs/21_cli.ipynb #3191b886
 def _report(summary):
     "Print what a batch did, each failure with its reason; the status is 1 if anything failed."
     failed = summary.get("failed", [])
@@ -116,6 +117,7 @@ def _report(summary):
     for f in failed: print(f"pokeidm: {f.get('key') or f.get('video')}: {f['reason']}", file=sys.stderr)
     return 1 if failed else 0
 
+# %% ../nbs/21_cli.ipynb #bcacb484
 @command("train", help="train the tokenizer, the latent action model or the world")
 class _Train:
     def flags(p):
@@ -129,7 +131,7 @@ class _Train:
         from pokeidm.recipes import run_training
         run_training(a)
 
-# %% ../nbs/21_cli.ipynb #3191b886
+# %% ../nbs/21_cli.ipynb #6b1ac925
 @command("label", help="say for every frame of a video what was done")
 class _Label:
     def flags(p):
@@ -146,6 +148,7 @@ class _Score:
         scores = score_file(a.pred, a.truth); print_scores(scores)
         if a.json: write_json(a.json, scores)
 
+# %% ../nbs/21_cli.ipynb #bcd432b4
 @command("play", help="play a trained world, in JupyterLab or headless")
 class _Play:
     def flags(p):

@@ -37,6 +37,7 @@ def atomic_path(path):
         if isinstance(e, FileNotFoundError): raise
         raise PokeidmError(f"cannot write {path}: {e.strerror or e}; free some space or choose another folder") from e
 
+# %% ../nbs/00_core.ipynb #65eb6d4b
 def _remove(path):
     if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
     else: path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import torch
 from .core import PokeidmError, atomic_path, choose_device, progress, read_json, safe_name, write_json
 from .dit import DiT
 from .frames import extract, truth_of
-from .groups import STILL
+from .groups import SCROLL
 from .lam import delta_psnr
 from .metrics import DIRECTIONS, action_scores, changed, changed_psnr, global_shift, pair_truth, psnr, ssim, usage
 from .overworld import SAMPLES, make_samples
@@ -28,7 +28,7 @@ from .viz import confusion, film_strip, png_bytes, save_gif, to_uint8
 from .world import World, evaluate_world, record, rollout
 
 # %% ../nbs/19_demo.ipynb #a1f0f545
-SHARES = {"tokenizer": 0.35, "lam": 0.2, "dit": 0.45}   # of the training time
+SHARES = {"tokenizer": 0.33, "lam": 0.17, "dit": 0.5}   # of the training time
 FPS, HEIGHT = 10, 80                                    # frames a second, rows of a frame
 
 def sample_videos(out):
@@ -79,6 +79,7 @@ def true_actions(groups, sources):
         return pair_truth(truth, index[row], index[row + 1]) if truth else "unknown"
     return np.array([of(k) for k in range(len(groups))])
 
+# %% ../nbs/19_demo.ipynb #3a78eb86
 def evaluate_lam(lam, pairs, truth):
     "Metrics of a latent action model on pairs `uint8 [n, 2, H, W, 3]`, and those of the yardstick; None where the truth is needed and absent."
     codes, before, after = lam.pair_codes(pairs[:, 0], pairs[:, 1])[0], pairs[:, 0], pairs[:, 1]
@@ -87,7 +88,7 @@ def evaluate_lam(lam, pairs, truth):
     known = truth is not None and np.isin(truth, DIRECTIONS[1:]).any()
     scores = action_scores(truth, codes, K) if known else dict.fromkeys(needed)
     shift = action_scores(truth, global_shift(small(before), small(after)), len(DIRECTIONS)) if known else dict.fromkeys(needed)
-    some = np.nonzero(pairs_change(before, after) >= STILL)[0][:512]
+    some = np.nonzero(pairs_change(before, after) >= SCROLL)[0][:512]
     return {**scores, "perplexity": usage(codes, K)["perplexity"], "delta_psnr": delta_psnr(lam, before[some], after[some]) if len(some) else None}, shift
 
 def pairs_change(before, after): return np.array([changed(b, a).mean() for b, a in zip(before, after)])
@@ -145,7 +146,8 @@ def write_report(out, report, pictures, shares):
 <h1>What the video taught</h1>
 <p>Nobody said which buttons were pressed. From the video alone this run found a handful of actions, learnt to say which one happened between
 any two frames, and learnt a world in which each of them can be pressed. Everything below was measured on video that was held out.</p>
-<h2>The actions it found</h2><p>A code is a number the model made up; its name is read off how the picture moves when the code occurs.</p>
+<h2>The actions it found</h2><p>A code is a number the model made up; its name is read off how the picture moves when the code occurs.
+Codes of one name count as one button; they differ in speed.</p>
 {_found(report, shares)}{shown}<h2>How well</h2>{_metrics(report)}
 <p class="note">PSNR: higher is closer to the real frame; 3 dB is half the error. A dash: there is no truth file beside the video to measure against.</p>
 <h2>Where the time went</h2>{_table(("stage", "seconds"), [(k, f"{v:.0f}") for k, v in report["seconds"].items()])}
@@ -154,23 +156,27 @@ any two frames, and learnt a world in which each of them can be pressed. Everyth
     with atomic_path(out/"report.html") as tmp: tmp.write_text(page, encoding="utf-8")
 
 # %% ../nbs/19_demo.ipynb #b70b2a63
-def walk_every_code(world, frame, codes, steps=24):
-    "The world started at `frame` and walked by each of `codes` for `steps` frames: `uint8 [steps, H, W·n, 3]`, side by side."
+def walk_every_code(world, frame, codes, steps=24, ncols=4):
+    "The world started at `frame` and walked by each of `codes` for `steps` frames, in rows of `ncols`: `uint8 [steps, H', W', 3]`."
     walked = rollout(world, np.repeat(frame[None, None], len(codes), 0), np.repeat(np.array(codes)[:, None], steps, 1))    # [codes, steps, H, W, 3]
-    gap = np.full((*walked.shape[1:3], 4, 3), 255, np.uint8)
-    return np.concatenate([part for strip in walked for part in (strip, gap)][:-1], 2)
+    empty = -len(codes) % ncols
+    walked = np.pad(walked, ((0, empty), (0, 0), (0, 4), (0, 4), (0, 0)), constant_values=255)
+    grid = walked.reshape(-1, ncols, *walked.shape[1:])                       # [rows, columns, steps, H, W, 3]
+    return grid.transpose(2, 0, 3, 1, 4, 5).reshape(steps, grid.shape[0]*grid.shape[3], ncols*grid.shape[4], 3)[:, :-4, :-4]
 
+# %% ../nbs/19_demo.ipynb #2dbe5113
 def draw(out, world, lam, groups, pairs, decoded, truth):
     "The pictures of the report, `{title: (html, explanation)}`; film strip and GIF are kept as files too."
     codes = sorted(lam.names)
     start = pairs[len(pairs)//2, 0]
     save_gif(walk_every_code(world, start, codes), out/"world.gif", fps=8, scale=2)
-    strip = film_strip([start, *rollout(world, start[None, None], np.full((1, 7), _first(lam, "right", "left", "up", "down")))[0]], ["start", *range(1, 8)])
+    held = _first(lam, "right", "left", "up", "down")
+    strip = film_strip([start, *rollout(world, start[None, None], np.full((1, 7), held))[0]], ["start", *range(1, 8)])
     png = png_bytes(strip)
     with atomic_path(out/"film_strip.png") as tmp: tmp.write_bytes(png)
     pictures = {"The world, walked by each action": (_gif(out/"world.gif", "the world walked by each action"),
-                    "From one and the same frame, left to right: " + ", ".join(f"code {k} ({lam.names[k]})" for k in codes) + "."),
-                "Eight frames of play": (_img(png, "film strip"), "A frame of held-out video, then what the world shows while one action is held.")}
+                    "From one and the same frame, row by row: " + ", ".join(f"code {k} ({lam.names[k]})" for k in codes) + "."),
+                "Eight frames of play": (_img(png, "film strip"), f"A frame of held-out video, then what the world shows while code {held} ({lam.names.get(held, 'unnamed')}) is held.")}
     some = np.linspace(0, len(pairs) - 1, 6).astype(int)
     pictures["What the tokenizer keeps"] = (_img(png_bytes(film_strip([*pairs[some, 1], *decoded[some]], ncols=6)), "frames and their reconstructions"), "Above: frames. Below: the same after they went through the tokenizer.")
     if truth is not None and np.isin(truth, DIRECTIONS).any():
@@ -195,6 +201,7 @@ def prepare(out, videos, stages):
         groups[18] = load_groups(out/"frames", 18, split=0.85, val_videos=val)
     return sources, failed, groups
 
+# %% ../nbs/19_demo.ipynb #cf3337de
 def train_all(out, groups, minutes, seed, device, stages):
     "Tokenizer, latent action model and world, each for its share of `minutes`; what is finished is not trained again."
     done = {}
@@ -206,7 +213,7 @@ def train_all(out, groups, minutes, seed, device, stages):
             save_trained(done[name], history, out/name, loop, batch_size)
     return done
 
-# %% ../nbs/19_demo.ipynb #cf3337de
+# %% ../nbs/19_demo.ipynb #25b6a9e6
 def evaluate(out, sources, groups, models, device, stages, clips=24):
     "Measure everything on held-out video, draw the pictures; returns the report and what `write_report` needs beside it."
     tokenizer, lam = models["tokenizer"], models["lam"]
@@ -224,6 +231,7 @@ def evaluate(out, sources, groups, models, device, stages, clips=24):
               "codes": {str(k): name for k, name in sorted(lam.names.items())}, "seconds": stages.seconds}
     return report, pictures, np.bincount(lam.pair_codes(pairs[:, 0], pairs[:, 1], merged=False)[0], minlength=lam.quantizer.vocab)/len(pairs)
 
+# %% ../nbs/19_demo.ipynb #87082f36
 def run_demo(out="pokeidm_demo", videos=None, minutes=9.0, seed=0, device="auto", clips=24):
     """Video in, report and playable world out: extract, train all three models for `minutes` in all, evaluate on held-out video.
 
@@ -261,6 +269,7 @@ def parse_actions(text, lam):
     if unknown or not text: raise PokeidmError(f"actions {unknown or 'missing'}: give codes or names as in --actions 1,1,2; this world knows {', '.join(codes)}")
     return [codes[x] for x in text]
 
+# %% ../nbs/19_demo.ipynb #8d677dc5
 def start_frames(run, at_most=8):
     "Frames to start from, out of the run's own held-out video: `uint8 [n, H, W, 3]`."
     groups = next(g for g in reversed(load_groups(Path(run)/"frames", 2)) if g is not None)

@@ -128,8 +128,8 @@ def change_weights(before, after, weight):
     return w/w.mean((1, 2, 3), keepdim=True)
 
 # %% ../nbs/14_lam.ipynb #4b1bab0a
-class LAM(nn.Module):
-    "Latent action model: `codes` labels frames, `decode` draws what a code does."
+class _Parts(nn.Module):
+    "What a latent action model is made of."
     kind, Config = "lam", LAMConfig
 
     def __init__(self, config):
@@ -144,20 +144,14 @@ class LAM(nn.Module):
         self.register_buffer("action", torch.arange(self.quantizer.vocab))   # codes that do the same are one action: see `merge_codes`
         self.names = {}
 
+# %% ../nbs/14_lam.ipynb #a79c8664
+class _Halves(_Parts):
+    "Frames to vectors, and codes to frames."
     def scaled(self, frames):
         "Frames `uint8 [..., H, W, 3]` as float `[..., 3, h, w]` in [0, 1] at the working size (area average)."
         x = frames.movedim(-1, -3)
         x = (x.float()/255).flatten(0, -4)
         return F.interpolate(x, (self.config.height, self.config.width), mode="area").unflatten(0, frames.shape[:-3])
-
-    def loss(self, batch, done):
-        "batch: `uint8 [B, n, H, W, 3]`, every two neighbours are a pair. Returns the loss and its logs."
-        x = self.scaled(batch)
-        before, after = x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)
-        quantized, _, logs = self.quantizer(self.to_code(self.encoder(before, after)), done)
-        drawn = self.decoder(before, self.from_code(quantized))
-        error = (change_weights(before, after, self.config.change_weight)*(drawn - after).square()).mean()
-        return 10*error + logs.pop("loss", 0), {**logs, "psnr": -10*torch.log10((drawn - after).detach().square().mean())}
 
     @torch.no_grad()
     def vectors(self, before, after, batch=128):
@@ -168,6 +162,23 @@ class LAM(nn.Module):
     def tensor(self, x): return torch.tensor(np.asarray(x)).to(self.decoder.stay.device)
 
     @torch.no_grad()
+    def decode(self, frames, codes):
+        "What `codes` `[B]` would do to `frames` `uint8 [B, H, W, 3]`: float `[B, 3, h, w]`, at the working size."
+        return self.decoder(self.scaled(self.tensor(frames)), self.from_code(self.quantizer.codes(self.tensor(codes))))
+
+# %% ../nbs/14_lam.ipynb #a3a7af23
+class LAM(_Halves):
+    "Latent action model: `pair_codes` says what happened between frames, `decode` draws what a code would do."
+    def loss(self, batch, done):
+        "batch: `uint8 [B, n, H, W, 3]`, every two neighbours are a pair. Returns the loss and its logs."
+        x = self.scaled(batch)
+        before, after = x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)
+        quantized, _, logs = self.quantizer(self.to_code(self.encoder(before, after)), done)
+        drawn = self.decoder(before, self.from_code(quantized))
+        error = (change_weights(before, after, self.config.change_weight)*(drawn - after).square()).mean()
+        return 10*error + logs.pop("loss", 0), {**logs, "psnr": -10*torch.log10((drawn - after).detach().square().mean())}
+
+    @torch.no_grad()
     def pair_codes(self, before, after, merged=True):
         "What happened between `before` and `after`, each `uint8 [B, H, W, 3]`: codes and confidences in [0, 1], NumPy `[B]`."
         if not len(before): return np.zeros(0, int), np.zeros(0)
@@ -175,11 +186,6 @@ class LAM(nn.Module):
         codes, book = self.quantizer(z)[1], self.quantizer.codes(torch.arange(self.quantizer.vocab, device=z.device))
         near = torch.cdist(z, book).topk(min(2, len(book)), largest=False).values
         return (self.action[codes] if merged else codes).cpu().numpy(), ((near[:, -1] - near[:, 0])/(near.sum(1) + 1e-8)).cpu().numpy()
-
-    @torch.no_grad()
-    def decode(self, frames, codes):
-        "What `codes` `[B]` would do to `frames` `uint8 [B, H, W, 3]`: float `[B, 3, h, w]`, at the working size."
-        return self.decoder(self.scaled(self.tensor(frames)), self.from_code(self.quantizer.codes(self.tensor(codes))))
 
 # %% ../nbs/14_lam.ipynb #60c3305d
 def mean_displacement(before, after, codes, K, at_most=64):

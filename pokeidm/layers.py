@@ -17,7 +17,7 @@ from .core import PokeidmError
 def token_grid(height, width, p):
     "Rows and columns of `p`-pixel patches in a `height` × `width` picture. Raises `PokeidmError` if it does not divide."
     if p < 1 or height % p or width % p:
-        raise PokeidmError(f"frames of {height}x{width} do not divide into patches of {p}: choose a height and width that are multiples of {p}, or another patch")
+        raise PokeidmError(f"frames of {height}x{width} do not divide into patches of {p}: choose multiples of the patch, or another patch")
     return height // p, width // p
 
 def patchify(x, p):
@@ -30,7 +30,8 @@ def unpatchify(x, p, grid):
     "Tokens `[B, T, N, C·p·p]` on `grid` back as pictures `[B, T, C, H, W]`: the inverse of `patchify`."
     B, T, N, D = x.shape
     h, w = grid
-    if N != h*w or D % (p*p): raise PokeidmError(f"{N} tokens of width {D} are no {h}x{w} grid of {p}-pixel patches: check the grid and the patch")
+    if N != h*w or D % (p*p):
+        raise PokeidmError(f"{N} tokens of width {D} are no {h}x{w} grid of {p}-pixel patches: check the grid and the patch")
     return x.view(B, T, h, w, D//(p*p), p, p).permute(0, 1, 4, 2, 5, 3, 6).reshape(B, T, D//(p*p), h*p, w*p)
 
 # %% ../nbs/10_layers.ipynb #99ba3b98
@@ -86,11 +87,13 @@ def starts_at_zero(layer):
     layer.zero_start = True
     return layer
 
+# %% ../nbs/10_layers.ipynb #ae5f0930
 class Attention(nn.Module):
     "Multi-head self-attention over L tokens with QK-norm: `x [M, L, D]` → `[M, L, D]`. `causal` hides later tokens."
     def __init__(self, dim, heads, causal=False):
         super().__init__()
-        if dim % heads or (dim // heads) % 4: raise PokeidmError(f"width {dim} does not split into {heads} heads of a multiple of 4: change width or heads")
+        if dim % heads or (dim // heads) % 4:
+            raise PokeidmError(f"width {dim} does not split into {heads} heads of a multiple of 4: change width or heads")
         self.heads, self.causal = heads, causal
         self.qkv, self.out = nn.Linear(dim, 3*dim, bias=False), starts_at_zero(nn.Linear(dim, dim, bias=False))
         self.q_norm, self.k_norm = RMSNorm(dim//heads), RMSNorm(dim//heads)

@@ -57,7 +57,8 @@ def check_levels(levels):
     "`levels` as a tuple of whole numbers ≥ 2; raises `PokeidmError` otherwise."
     try: whole = tuple(int(l) for l in levels if int(l) == float(l) and int(l) >= 2)
     except (TypeError, ValueError): whole = ()
-    if not whole or len(whole) != len(levels): raise PokeidmError(f"bins must be whole numbers of 2 or more, not {levels!r}: for example --bins 8 8 6 5")
+    if not whole or len(whole) != len(levels):
+        raise PokeidmError(f"bins must be whole numbers of 2 or more, not {levels!r}: for example --bins 8 8 6 5")
     if math.prod(whole) > 2**31: raise PokeidmError(f"bins {levels!r} make more than 2^31 codes: use fewer or smaller bins")
     return whole
 
@@ -70,7 +71,7 @@ def far_sample(points, centres):
 
 @torch.no_grad()
 def kmeans(points, k, fixed=None, steps=10):
-    "`k` centres of `points [M, d]` by k-means++ and `steps` rounds of Lloyd's algorithm; `fixed [F, d]` are centres that are there already and stay."
+    "`k` centres of `points [M, d]` by k-means++ and `steps` rounds of Lloyd's algorithm, beside the centres `fixed [F, d]`, which stay."
     fixed = points[:0] if fixed is None else fixed
     centres = fixed
     for _ in range(k): centres = torch.cat([centres, far_sample(points, centres)])
@@ -172,7 +173,7 @@ def follow(q, x, indices):
 
 # %% ../nbs/11_quant.ipynb #12f24655
 class EMAVQ(_Codebook):
-    "VQ with moving-average codes and a commitment loss (van den Oord et al. 2017), k-means start and re-seeding; `logs['loss']` is to be added to the loss."
+    "VQ with moving-average codes and a commitment loss (van den Oord et al. 2017); add `logs['loss']` to the loss."
     def __init__(self, vocab=8, dim=16, fixed_zero=False, decay=.97, commitment=.25, **options):
         super().__init__(vocab, dim, fixed_zero, **options)
         self.decay, self.commitment = decay, commitment
@@ -212,7 +213,7 @@ class NoQuant(nn.Module):
 
 # %% ../nbs/11_quant.ipynb #02e4191a
 def make_quantizer(name, vocab=8, dim=16, levels=(8, 8, 6, 5), fixed_zero=False, bounded=False, **options):
-    """A quantizer by name: `fsq` (uses `levels`; its `.dim` is their number), `nsvq`, `emavq` (use `vocab`, `dim`, `fixed_zero`), `none` (`dim`, `bounded`).
+    """A quantizer by name: `fsq` (`levels`; `.dim` is their number), `nsvq` or `emavq` (`vocab`, `dim`, `fixed_zero`), `none` (`dim`, `bounded`).
 
     Read `.dim` and `.vocab` from what comes back. Raises `PokeidmError` for another name or unusable sizes.
     """

@@ -46,7 +46,7 @@ def to_unit(batch):
     return batch.movedim(-1, 2).float() / 255
 
 def changed_pixels(frames):
-    "Mask `[B, T, 1, H, W]` of the pixels that differ from the frame before by more than the codec's noise; the first frame is compared with the second."
+    "Mask `[B, T, 1, H, W]` of pixels that differ from the frame before by more than codec noise; the first frame is held against the second."
     if frames.shape[1] == 1: return torch.zeros_like(frames[:, :, :1], dtype=torch.bool)
     moved = (frames[:, 1:] - frames[:, :-1]).abs().mean(2, keepdim=True) > NOISE
     return torch.cat([moved[:, :1], moved], 1)
@@ -60,7 +60,8 @@ def change_weights(changed, weight):
 def check_size(frames, config):
     "Raises `PokeidmError` if `frames [..., H, W]` are not of the tokenizer's height and width."
     if frames.shape[-2:] != (config.height, config.width):
-        raise PokeidmError(f"frames are {frames.shape[-2]}x{frames.shape[-1]}, this tokenizer reads {config.height}x{config.width}: extract them at that size")
+        h, w = frames.shape[-2:]
+        raise PokeidmError(f"frames are {h}x{w}, this tokenizer reads {config.height}x{config.width}: extract them at that size")
 
 def _head(width, out): return nn.Sequential(RMSNorm(width), nn.Linear(width, out))
 
@@ -98,12 +99,13 @@ def _decibels(error, changed):
     mse = {"psnr": error.mean(), "changed_psnr": (error*changed).sum()/changed.sum() if changed.any() else error.mean()}
     return {k: -10*torch.log10(v.clamp(min=1e-10)) for k, v in mse.items()}
 
+# %% ../nbs/13_tokenizer.ipynb #3ba99070
 class Tokenizer(_Layers):
-    "Frames ↔ discrete latents, as `TokenizerConfig` says. Pictures are float `[B, T, 3, H, W]` in [0, 1], latents `[B, T, h, w, d]` in [-1, 1], indices `[B, T, h, w]` int64."
+    "Frames float `[B, T, 3, H, W]` in [0, 1] ↔ latents `[B, T, h, w, d]` in [-1, 1] and indices `[B, T, h, w]` int64."
     kind, Config = "tokenizer", TokenizerConfig
 
     def encode(self, frames):
-        "`(latents, indices)` of `frames`. Raises `PokeidmError` if they are not of this tokenizer's height and width."
+        "`(latents, indices)` of `frames`; `PokeidmError` if they are not of this tokenizer's height and width."
         q, indices, _ = self.quantizer(self.squeezed(frames))
         return q.unflatten(2, self.grid), indices.unflatten(2, self.grid)
 
@@ -116,6 +118,6 @@ class Tokenizer(_Layers):
         x = to_unit(batch)
         q, _, logs = self.quantizer(self.squeezed(x), progress)
         error, changed = (self.pixels(q) - x).square(), changed_pixels(x)
+        logs |= _decibels(error.detach().mean(2, keepdim=True), changed)
         if self.config.clip: error = error.clamp(max=self.config.clip)
-        loss = 10*(error*change_weights(changed, self.config.change_weight)).mean() + logs.pop("loss", 0.)
-        return loss, {**_decibels(error.detach().mean(2, keepdim=True), changed), **logs}
+        return 10*(error*change_weights(changed, self.config.change_weight)).mean() + logs.pop("loss", 0.), logs

@@ -18,7 +18,7 @@ from torch import nn
 from .core import PokeidmError, atomic_path, read_json, write_json
 from .dit import DiT
 from .flow import sample
-from .groups import STILL
+from .groups import SCROLL
 from .metrics import changed, changed_psnr, psnr, ssim
 from .tokenizer import Tokenizer
 from .train import load_model, save_model
@@ -208,7 +208,7 @@ def label_clips(lam, clips):
     return np.pad(codes, ((0, 0), (1, 0)))
 
 def _spread(n, most): return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)) if n else np.zeros(0, int)
-def _moving(before, after): return changed(before, after).mean((1, 2)) > STILL
+def _moving(before, after): return changed(before, after).mean((1, 2)) > SCROLL
 
 # %% ../nbs/17_world.ipynb #6bedc44c
 def save_world(world, folder):
