@@ -28,7 +28,7 @@ from .viz import confusion, film_strip, png_bytes, save_gif, to_uint8
 from .world import World, evaluate_world, record, rollout
 
 # %% ../nbs/19_demo.ipynb #a1f0f545
-SHARES = {"tokenizer": 0.33, "lam": 0.17, "dit": 0.5}   # of the training time
+SHARES = {"tokenizer": 0.35, "lam": 0.2, "dit": 0.45}   # of the training time
 FPS, HEIGHT = 10, 80                                    # frames a second, rows of a frame
 
 def sample_videos(out):

@@ -190,3 +190,8 @@ def test_usage_logs_of_known_counts():
 def test_none_is_the_identity_or_bounded():
     z = torch.randn(4, 3)*5
     assert torch.equal(make("none")(z)[0], z) and make_quantizer("none", dim=3, bounded=True)(z)[0].abs().max() <= 1
+
+
+def test_fsq_of_nan_is_a_word():
+    "A run that has diverged must end with 'the loss is not finite', not with an index out of range."
+    assert FSQ((8, 5))(torch.full((3, 2), math.nan))[1].min() >= 0
