@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'LAMConfig', 'Features', 'cost_volume', 'CorrelationEncoder', 'squash', 'ActionBlock', 'warp', 'Decoder',
-           'change_weights', 'LAM', 'mean_displacement', 'direction', 'name_codes', 'merge_codes', 'delta_psnr',
+           'pair_weights', 'LAM', 'mean_displacement', 'direction', 'name_codes', 'merge_codes', 'delta_psnr',
            'label_frames', 'write_actions']
 
 # %% ../nbs/14_lam.ipynb #b445dc42
@@ -19,6 +19,7 @@ from .core import PokeidmError, atomic_path
 from .layers import init_weights, starts_at_zero
 from .metrics import DIRECTIONS, HEADER, NOISE, best_shift
 from .quant import make_quantizer
+from .tokenizer import change_weights
 
 # %% ../nbs/14_lam.ipynb #d6ba9a65
 @dataclass
@@ -121,11 +122,10 @@ class Decoder(nn.Module):
         return torch.lerp(frame, moved, torch.sigmoid(mask + 2)) + residual
 
 # %% ../nbs/14_lam.ipynb #bfd4a5f2
-def change_weights(before, after, weight):
+def pair_weights(before, after, weight):
     "Weights `[B, 1, H, W]` of mean 1 for each picture; pixels that changed beyond the codec's noise, and their neighbours, weigh `1 + weight`."
     mask = ((after - before).abs().mean(1, keepdim=True) > NOISE).float()
-    w = 1 + weight*F.max_pool2d(mask, 3, 1, 1)
-    return w/w.mean((1, 2, 3), keepdim=True)
+    return change_weights(F.max_pool2d(mask, 3, 1, 1)[:, None], weight)[:, 0]
 
 # %% ../nbs/14_lam.ipynb #4b1bab0a
 class _Parts(nn.Module):
@@ -175,7 +175,7 @@ class LAM(_Halves):
         before, after = x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)
         quantized, _, logs = self.quantizer(self.to_code(self.encoder(before, after)), done)
         drawn = self.decoder(before, self.from_code(quantized))
-        error = (change_weights(before, after, self.config.change_weight)*(drawn - after).square()).mean()
+        error = (pair_weights(before, after, self.config.change_weight)*(drawn - after).square()).mean()
         return 10*error + logs.pop("loss", 0), {**logs, "psnr": -10*torch.log10((drawn - after).detach().square().mean())}
 
     @torch.no_grad()
