@@ -51,7 +51,7 @@ class _Demo:
 @command("pipeline", help="scrape, clean and extract videos into frames")
 class _Pipeline:
     def flags(p):
-        for stage in ("scrape", "clean", "extract", "summary"): p.flag(stage, False, f"run this stage")
+        for stage in ("scrape", "clean", "extract", "summary"): p.flag(stage, False, "run this stage")
         for name, default in dict(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", frames_dir="pokemon_frames", labels_dir="labeled_frames",
             logs_dir="logs", max_videos_per_game=30, min_gameplay_ratio=0.6, target_fps=10.0, target_height=160, jump_seconds=5.0, num_video_workers=4,
             num_upload_threads=8, use_s3=False, s3_bucket=_bucket(), s3_prefix="", keep_local_videos=True, keep_local_frames=True, executor="local").items(): p.flag(name, default)

@@ -102,9 +102,9 @@ def evaluate_tokenizer(tokenizer, pairs, device, batch=32):
         latents, k = tokenizer.encode(part.to(device).movedim(-1, 2).float()/255)
         decoded.append(to_uint8(tokenizer.decode(latents)[:, 1])); indices.append(k.flatten().cpu().numpy())
     decoded, k = np.concatenate(decoded), np.concatenate(indices)
-    vocab, tokens = max(tokenizer.quantizer.vocab, 2), indices[0].size//min(batch, len(pairs))//2
+    vocab, (rows, columns) = max(tokenizer.quantizer.vocab, 2), tokenizer.grid
     return {"psnr": psnr(decoded, pairs[:, 1]), "changed_psnr": changed_psnr(decoded, pairs[:, 1], pairs[:, 0]), "ssim": ssim(decoded[:128], pairs[:128, 1]),
-            **{name: usage(k, vocab)[name] for name in ("perplexity", "dead_codes")}, "bits_per_frame": float(tokens*np.log2(vocab))}, decoded
+            **{name: usage(k, vocab)[name] for name in ("perplexity", "dead_codes")}, "bits_per_frame": float(rows*columns*np.log2(vocab))}, decoded
 
 # %% ../nbs/19_demo.ipynb #9f3ced25
 def _img(png, alt): return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
@@ -165,7 +165,7 @@ def walk_every_code(world, frame, codes, steps=24, ncols=4):
     return grid.transpose(2, 0, 3, 1, 4, 5).reshape(steps, grid.shape[0]*grid.shape[3], ncols*grid.shape[4], 3)[:, :-4, :-4]
 
 # %% ../nbs/19_demo.ipynb #2dbe5113
-def draw(out, world, lam, groups, pairs, decoded, truth):
+def draw(out, world, lam, pairs, decoded, counts):
     "The pictures of the report, `{title: (html, explanation)}`; film strip and GIF are kept as files too."
     codes = sorted(lam.names)
     start = pairs[len(pairs)//2, 0]
@@ -179,10 +179,9 @@ def draw(out, world, lam, groups, pairs, decoded, truth):
                 "Eight frames of play": (_img(png, "film strip"), f"A frame of held-out video, then what the world shows while code {held} ({lam.names.get(held, 'unnamed')}) is held.")}
     some = np.linspace(0, len(pairs) - 1, 6).astype(int)
     pictures["What the tokenizer keeps"] = (_img(png_bytes(film_strip([*pairs[some, 1], *decoded[some]], ncols=6)), "frames and their reconstructions"), "Above: frames. Below: the same after they went through the tokenizer.")
-    if truth is not None and np.isin(truth, DIRECTIONS).any():
-        counts = np.array(action_scores(truth, lam.pair_codes(pairs[:, 0], pairs[:, 1])[0], lam.quantizer.vocab)["counts"])
-        used = np.nonzero(counts.sum(0))[0]
-        figure = confusion(counts[:, used], DIRECTIONS, [f"{k}: {lam.names.get(k, '')}" for k in used]).figure
+    if counts is not None:
+        used = np.nonzero(np.sum(counts, 0))[0]
+        figure = confusion(np.array(counts)[:, used], DIRECTIONS, [f"{k}: {lam.names.get(k, '')}" for k in used]).figure
         pictures["Against the true movement"] = (_img(png_bytes(figure), "confusion matrix"), "Rows: what truly happened. Columns: what the model called it. Each row adds up to 1.")
     return pictures
 
@@ -226,7 +225,7 @@ def evaluate(out, sources, groups, models, device, stages, clips=24):
         tokenizer_scores, decoded = evaluate_tokenizer(tokenizer, pairs, device)
         world = World(tokenizer, models["dit"], lam.names).to(device).eval()
         world_scores = evaluate_world(world, lam, groups[18][1] or held_out, pairs=8*clips, clips=clips)
-        pictures = draw(out, world, lam, held_out, pairs, decoded, truth)
+        pictures = draw(out, world, lam, pairs, decoded, lam_scores.get("counts"))
     report = {"tokenizer": tokenizer_scores, "lam": lam_scores, "world": world_scores, "baselines": {"global_shift": shift},
               "codes": {str(k): name for k, name in sorted(lam.names.items())}, "seconds": stages.seconds}
     return report, pictures, np.bincount(lam.pair_codes(pairs[:, 0], pairs[:, 1], merged=False)[0], minlength=lam.quantizer.vocab)/len(pairs)

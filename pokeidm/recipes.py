@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import torch
-from .core import PokeidmError, as_dict, choose_device, progress, read_json, safe_name, save_record, seed_everything
+from .core import PokeidmError, as_dict, choose_device, progress, read_json, save_record, seed_everything
 from .dit import DiT, DiTConfig
 from .frames import extract, list_videos, open_frames
 from .groups import Batches, Groups, write_groups
