@@ -7,7 +7,7 @@ __all__ = ['PokeidmError', 'atomic_path', 'write_json', 'read_json', 'safe_name'
            'config_hash', 'save_record', 'load_records', 'progress']
 
 # %% ../nbs/00_core.ipynb #6ed36de4
-import hashlib, json, os, re, shutil, tempfile
+import glob, hashlib, json, os, platform, re, shutil, tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -21,14 +21,14 @@ class PokeidmError(Exception):
 def atomic_path(path):
     """Yield a temporary path beside `path`; on success rename it to `path`, on any failure remove it.
 
-    Works for files and folders (a folder that exists is replaced as a whole).
+    Works for files and folders (a folder that exists is replaced as a whole). What a killed process left of `path` is cleared away.
     Raises `PokeidmError` if the place cannot be written or the disk is full.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tmp = path.parent/f".{path.name}.{os.getpid()}.tmp"
-        _remove(tmp)
+        _sweep(path)
+        tmp = _beside(path, "tmp")
         try:
             yield tmp
             _replace(tmp, path)
@@ -42,13 +42,35 @@ def _remove(path):
     if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
     else: path.unlink(missing_ok=True)
 
+_MACHINE = re.sub(r"\W", "", platform.node())[:40]
+
+def _beside(path, kind): return path.parent/f".{path.name}.{_MACHINE}-{os.getpid()}.{kind}"
+
 def _replace(tmp, path):
     if tmp.is_file():
         with open(tmp, "rb") as f: os.fsync(f.fileno())
     if tmp.is_dir() and path.exists():
-        old = path.parent/f".{path.name}.{os.getpid()}.old"
+        old = _beside(path, "old")
         os.rename(path, old); os.rename(tmp, path); _remove(old)
     else: os.replace(tmp, path)
+
+# %% ../nbs/00_core.ipynb #33189bf0
+def _gone(owner):
+    "Whether `owner`, `<machine>-<pid>`, is a process of this machine that is no more."
+    machine, _, pid = owner.rpartition("-")
+    if machine != _MACHINE or not pid.isdigit() or os.name != "posix": return False
+    try: os.kill(int(pid), 0)
+    except ProcessLookupError: return True
+    except OSError: pass
+    return False
+
+def _sweep(path):
+    "Clear away what killed processes left of `path`."
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        owner, _, kind = left.name[len(path.name) + 2:].rpartition(".")
+        if kind not in ("tmp", "old") or not _gone(owner): continue
+        if kind == "old" and not path.exists(): os.rename(left, path)
+        else: _remove(left)
 
 # %% ../nbs/00_core.ipynb #469e0873
 def write_json(path, obj, indent=1):

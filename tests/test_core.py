@@ -33,3 +33,22 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
 
 def test_unknown_device(): 
     with pytest.raises(PokeidmError, match="abacus"): choose_device("abacus")
+
+def test_what_a_killed_writer_left_is_cleared_away_and_an_old_folder_comes_back(tmp_path):
+    code = """import os, sys; from pathlib import Path; from pokeidm import core
+path, rename = Path(sys.argv[1]), os.rename
+def rename_and_die(a, b): rename(a, b); os.kill(os.getpid(), 9)
+if sys.argv[2] == "old": os.rename = rename_and_die
+with core.atomic_path(path) as tmp:
+    tmp.mkdir(); (tmp/"new").touch()
+    if sys.argv[2] == "tmp": os.kill(os.getpid(), 9)"""
+    for kind in ("tmp", "old"):
+        (tmp_path/"d").mkdir(exist_ok=True); (tmp_path/"d"/"kept").touch()
+        subprocess.run([sys.executable, "-c", code, tmp_path/"d", kind])
+        assert len(list(tmp_path.glob(".d.*"))) == (1 if kind == "tmp" else 2)
+        with pytest.raises(ZeroDivisionError):
+            with atomic_path(tmp_path/"d"): 1/0
+        assert [p.name for p in tmp_path.iterdir()] == ["d"] and (tmp_path/"d"/"kept").exists()
+    (tmp_path/".d.elsewhere-1.tmp").mkdir()                   # of another machine: not ours to judge
+    with atomic_path(tmp_path/"d") as tmp: tmp.mkdir()
+    assert len(list(tmp_path.iterdir())) == 2

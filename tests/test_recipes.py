@@ -19,6 +19,9 @@ def test_sync_then_train_from_s3(s3, tmp_path, monkeypatch, capsys):
     assert main([*argv.split(), "--local_cache_dir", "cache"]) == 0, capsys.readouterr().err
     assert (tmp_path/"fsq/model/model.safetensors").exists()
     for a in (tmp_path/"elsewhere/emerald").rglob("*.npy"): assert a.read_bytes() == next((tmp_path/"cache").rglob(a.name)).read_bytes()
+    whole = argv.replace("pokemon_frames/emerald", "pokemon_frames").replace("fsq", "all")
+    assert main([*whole.split(), "--local_cache_dir", "cache3", "--local_cache_gb", "1e-6"]) == 0, capsys.readouterr().err      # a cache of 1 kB
+    assert sum(p.stat().st_size for p in (tmp_path/"cache3").rglob("*") if p.is_file()) < 5e6 and (tmp_path/"all/model/model.safetensors").exists()
     assert main([*argv.replace("emerald", "ruby").split(), "--local_cache_dir", "cache2"]) == 2 and "sync" in capsys.readouterr().err
 
 def test_frames_uploaded_while_they_are_extracted(s3, tmp_path, monkeypatch):
