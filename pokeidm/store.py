@@ -6,7 +6,7 @@
 __all__ = ['PART', 'GRACE', 'STALE', 'check_key', 'LocalStore', 'S3Store', 'open_store', 'sync']
 
 # %% ../nbs/09_store.ipynb #d34c6045
-import hashlib, io, os, re, shutil, tempfile, threading, time, weakref, zlib
+import hashlib, io, json, os, re, shutil, tempfile, threading, time, weakref, zlib
 from base64 import b64encode
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from pathlib import Path
 try: import fcntl
 except ImportError: fcntl = None      # Windows
 
-from .core import PokeidmError, atomic_path, progress, read_json
+from .core import PokeidmError, atomic_path, progress
 
 # %% ../nbs/09_store.ipynb #7761a1b5
 def check_key(key):
@@ -170,7 +170,6 @@ class _Bucket:
             raise PokeidmError(_explain(e, self.bucket, key, endpoint)) from e
         self.lost = 0
         return result
-
     def at(self, key): return {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}
 
 # %% ../nbs/09_store.ipynb #861dd85d
@@ -405,6 +404,12 @@ def open_store(url, cache_dir=None, max_cache_bytes=None):
     return LocalStore(url)
 
 # %% ../nbs/09_store.ipynb #5679ac75
+def _named(manifest):
+    "The video ids in a manifest, which may be too large to be read as a whole."
+    try:
+        with open(manifest, encoding="utf-8") as f: return {json.loads(v) for line in f for v in set(re.findall(r'"video_id"\s*:\s*("(?:[^"\\]|\\.)*")', line))}
+    except (OSError, ValueError) as e: raise PokeidmError(f"{manifest.name} cannot be read ({e}): make it again with `pokeidm groups`") from None
+
 _MANIFEST = re.compile(r"(.+)_(?:train|val)_\d+(?:_\d+)*_frames\.json")
 
 def _plan(source):
@@ -415,9 +420,9 @@ def _plan(source):
         return source.parent if prefix else source, prefix, [prefix], None
     name = _MANIFEST.fullmatch(source.name)
     if not name: raise PokeidmError(f"{source.name} is neither a folder nor a group manifest (<game>_train_0_9_5_frames.json)")
-    manifest, again = read_json(source), "make it again with `pokeidm groups`"
-    try: videos = sorted({f"{name[1]}/{check_key(g['video_id'])}/" for g in manifest["groups"]})
-    except (TypeError, KeyError): raise PokeidmError(f"{source.name} has no groups with a video_id: {again}") from None
+    again = "make it again with `pokeidm groups`"
+    videos = sorted(f"{name[1]}/{check_key(v)}/" for v in _named(source))
+    if not videos: raise PokeidmError(f"{source.name} has no groups with a video_id: {again}")
     missing = [v for v in videos if not (source.parent/v/"meta.json").is_file()]
     if missing: raise PokeidmError(f"{source.name} names videos that are not there ({len(missing)}; first {missing[0]}): {again}")
     return source.parent, name[1] + "/", videos, source.name
