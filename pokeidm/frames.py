@@ -149,7 +149,7 @@ def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, la
     settings = {"rules": RULES, "target_fps": float(target_fps), "target_height": int(target_height), "jump_seconds": float(jump_seconds),
                 "max_static_seconds": float(max_static_seconds), "skip_intro": skip_intro, "skip_outro": skip_outro, "drop": list(drop),
                 "console": games.get(game, {}).get("console"), "fps": min(float(target_fps), index.fps or float(target_fps))}
-    bad = bad_spans(video, game, games)
+    bad = [(a, min(b, float(index.times[-1]) + 1), why) for a, b, why in bad_spans(video, game, games)]
     chosen = _chosen(video, index, settings, labels_dir, bad)
     settings["chosen"] = hashlib.sha256(np.concatenate(chosen).astype("<i8").tobytes()).hexdigest()[:16]
     folder, meta, home = _place(video, frames_dir, game, sha := digest(video))

@@ -443,7 +443,7 @@ class _GridScaler:
         if small.dtype != np.uint8: small = (small + np.float32(0.5)).astype(np.uint8)
         out = av.VideoFrame.from_ndarray(small, format=frame.format.name.replace("420", "444"))
         out.colorspace, out.color_range = frame.colorspace, frame.color_range
-        return self.reformatter.reformat(out, format="rgb24").to_ndarray()
+        return self.reformatter.reformat(out, format="gbrp").to_ndarray()      # to rgb24 it takes three times as long
 
 # %% ../nbs/06_view.ipynb #64bfcd14
 def scaler(view, height, width):
