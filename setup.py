@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="])
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "cluster", "dev")}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("notebooks", "cluster", "wandb", "dev")}
 extras["dev"] += extras["notebooks"]
 
 setup(

@@ -16,15 +16,27 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
     def error(self, message): raise PokeidmError(f"{message} (see '{self.prog} --help')")
-    def flag(self, name, default=None, help=" ", **kwargs):
-        "Add `--name`; its type follows from the default."
-        if isinstance(default, bool): kwargs = {"nargs": "?", "const": True, "type": _true_or_false, "metavar": "true|false", **kwargs}
-        elif isinstance(default, (int, float, str)): kwargs = {"type": type(default), **kwargs}
-        return self.add_argument(f"--{name}", default=default, help=help, **kwargs)
+    def parse_known_args(self, *args):
+        known, unknown = super().parse_known_args(*args)
+        return self.error(f"unrecognized arguments: {' '.join(unknown)}") if unknown else (known, unknown)
+    def flag(self, name, default=None, help=" ", like=None, into=None, **kwargs):
+        "Add `--name`, to the group `into` if given; its type follows from the default, or from the value `like`."
+        like = default if like is None else like
+        if isinstance(like, bool): kwargs = {"nargs": "?", "const": True, "type": _true_or_false, "metavar": "true|false", **kwargs}
+        elif isinstance(like, tuple): kwargs = {"nargs": "+", "type": _number, "metavar": "N", **kwargs}
+        elif isinstance(like, (int, float, str)): kwargs = {"type": type(like), **kwargs}
+        return (into or self).add_argument(f"--{name}", default=default, help=help, **kwargs)
 
+# %% ../nbs/24_cli.ipynb #11798fda
 def _true_or_false(text):
     if text.lower() in ("true", "1", "yes", "false", "0", "no"): return text.lower() in ("true", "1", "yes")
     raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+
+def _number(text):
+    try: return int(text)
+    except ValueError: pass
+    try: return float(text)
+    except ValueError: raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
 
 def _bucket(): return os.environ.get("POKEIDM_S3_BUCKET", "")     # where --s3_bucket is not given
 def _underscores(argv): return [re.sub(r"^--[^=]+", lambda m: "--" + m[0][2:].replace("-", "_"), a) if a.startswith("--") else a for a in argv]
@@ -136,15 +148,52 @@ def _report(summary):
     return 1 if failed else 0
 
 # %% ../nbs/24_cli.ipynb #bcacb484
+class _ModelParser(_Parser):
+    "The parser of `pokeidm train <model>`."
+    def parse_known_args(self, *args):
+        if not self.get_default("model"): _train_flags(self, self.prog.split()[-1])
+        return super().parse_known_args(*args)
+
+def _train_flags(p, model):
+    from pokeidm.recipes import RECIPES, SETTINGS
+    (loop, batch_size, length), (config, derived) = RECIPES[model], SETTINGS[model]
+    p.set_defaults(model=model)
+    p.flag("frames_dir", "pokemon_frames", "a game's folder of frames, or the one above"); p.flag("split", 0.9, "share of the video to train on")
+    p.flag("num_images_in_video", length, "frames of a group"); p.flag("batch_size", batch_size, "groups of a batch")
+    if model == "dit": p.flag("tokenizer", help="folder of a trained tokenizer"); p.flag("lam", help="folder of a trained latent action model")
+    _run_flags(p, model)
+    _config_flags(p, "training", loop); _config_flags(p, f"the {model}", config(), derived)
+    if model == "lam": p.flag("size", "tiny", "there is one size", choices=["tiny"])
+
+# %% ../nbs/24_cli.ipynb #e55973ac
+def _run_flags(p, model):
+    "Where a training run reads from and writes to."
+    p.flag("save_dir", "", f"the trained model, its record, samples and logs go there (empty: runs/{model})")
+    p.flag("checkpoint_dir", "", "checkpoints go there (empty: save_dir)")
+    p.flag("resume", False, "go on from the newest whole checkpoint of checkpoint_dir"); p.flag("resume_from", "", "start from the newest checkpoint of another folder")
+    p.flag("device", "auto", "cpu, cuda, ..."); p.flag("tensorboard", True, "log to save_dir/tensorboard"); p.flag("wandb", False, "log to Weights & Biases")
+    p.flag("use_s3", False, "read frames from S3, as 'pokeidm sync' put them there"); p.flag("s3_bucket", _bucket()); p.flag("s3_prefix", "")
+    p.flag("local_cache_dir", "", "what comes from S3 is kept there (empty: a folder of the system)"); p.flag("local_cache_gb", 0.0, "at most this much (0: no limit)")
+
+def _config_flags(p, title, config, but=()):
+    "A flag for every field of `config` not in `but`; those that are not given leave no trace."
+    import inspect
+    from dataclasses import fields
+    source, group = inspect.getsource(type(config)), p.add_argument_group(title)
+    for f in fields(config):
+        if f.name in but: continue
+        value, note = getattr(config, f.name), re.search(rf"^\s+{f.name}: [^#\n]*#\s*(.+)$", source, re.M)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        help = f"{note[1] if note else ''} (default: {shown})".strip().replace("%", "%%")
+        p.flag(f.name, argparse.SUPPRESS, help, like=value, into=group)
+
+# %% ../nbs/24_cli.ipynb #b0c7e2db
 @command("train", help="train the tokenizer, the latent action model or the world")
 class _Train:
     def flags(p):
-        p.add_argument("model", choices=("tokenizer", "lam", "dit"))
-        for name, default in dict(frames_dir="pokemon_frames", save_dir="", checkpoint_dir="", size="tiny", device="auto", seed=0, resume=False, resume_from="",
-            steps=0, minutes=0.0, save_interval=500, split=0.9, local_cache_dir="", local_cache_gb=0.0, use_s3=False, s3_bucket=_bucket(), s3_prefix="").items(): p.flag(name, default)
-        p.flag("num_images_in_video", type=int, help="frames of a group"); p.flag("batch_size", type=int); p.flag("lr", type=float)
-        p.flag("bins", nargs="+", type=int, help="FSQ levels, for the tokenizer"); p.flag("quant", help="fsq, nsvq, emavq or none")
-        p.flag("tokenizer", help="checkpoint, for the dit"); p.flag("lam", help="checkpoint, for the dit")
+        models = p.add_subparsers(metavar="model", required=True, parser_class=_ModelParser)
+        for name, what in (("tokenizer", "frames to words and back"), ("lam", "which button was it?"), ("dit", "the world: the next frame")):
+            models.add_parser(name, help=what, description=f"Train the {name}: {what}.")
     def run(a):
         from pokeidm.recipes import run_training
         run_training(a)

@@ -4,27 +4,24 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'FPS', 'HEIGHT', 'STYLE', 'PLAY', 'sample_videos', 'Stages', 'claim', 'extract_videos', 'true_actions',
-           'evaluate_lam', 'pairs_change', 'evaluate_tokenizer', 'write_report', 'walk_every_code', 'draw', 'prepare',
-           'train_all', 'evaluate', 'run_demo', 'load_world', 'parse_actions', 'start_frames', 'play']
+           'write_report', 'walk_every_code', 'draw', 'prepare', 'train_all', 'evaluate', 'run_demo', 'load_world',
+           'parse_actions', 'start_frames', 'play']
 
 # %% ../nbs/22_demo.ipynb #8a964f9f
 import base64, html, importlib.util, json, shutil, subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
-import torch
 from .core import PokeidmError, atomic_path, choose_device, progress, read_json, safe_name, write_json
 from .dit import DiT
 from .frames import extract, truth_of
-from .groups import SCROLL
-from .lam import delta_psnr
-from .metrics import DIRECTIONS, action_scores, changed, changed_psnr, global_shift, pair_truth, psnr, ssim, usage
+from .metrics import DIRECTIONS, pair_truth
 from .overworld import SAMPLES, make_samples
-from .recipes import finished_model, load_groups, load_lam, recipe, save_trained, train_lam, train_tokenizer, train_world
+from .recipes import evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, train_lam, train_tokenizer, train_world
 from .tokenizer import Tokenizer
 from .train import load_model
 from .video import index_video
-from .viz import confusion, film_strip, png_bytes, save_gif, to_uint8
+from .viz import confusion, film_strip, png_bytes, save_gif
 from .world import World, evaluate_world, record, rollout
 
 # %% ../nbs/22_demo.ipynb #a1f0f545
@@ -78,33 +75,6 @@ def true_actions(groups, sources):
         truth, index, row = truths[groups.ids[groups.video[k]]], groups.stores[groups.video[k]].meta["frames"]["index"], groups.row[k]
         return pair_truth(truth, index[row], index[row + 1]) if truth else "unknown"
     return np.array([of(k) for k in range(len(groups))])
-
-# %% ../nbs/22_demo.ipynb #3a78eb86
-def evaluate_lam(lam, pairs, truth):
-    "Metrics of a latent action model on pairs `uint8 [n, 2, H, W, 3]`, and those of the yardstick; None where the truth is needed and absent."
-    codes, before, after = lam.pair_codes(pairs[:, 0], pairs[:, 1])[0], pairs[:, 0], pairs[:, 1]
-    K, small = lam.quantizer.vocab, lambda x: lam.scaled(lam.tensor(x)).movedim(1, -1).cpu().numpy()
-    needed = ("nmi", "v_measure", "accuracy", "noop_recall", "noop_precision")
-    known = truth is not None and np.isin(truth, DIRECTIONS[1:]).any()
-    scores = action_scores(truth, codes, K) if known else dict.fromkeys(needed)
-    shift = action_scores(truth, global_shift(small(before), small(after)), len(DIRECTIONS)) if known else dict.fromkeys(needed)
-    some = np.nonzero(pairs_change(before, after) >= SCROLL)[0][:512]
-    return {**scores, "perplexity": usage(codes, K)["perplexity"], "delta_psnr": delta_psnr(lam, before[some], after[some]) if len(some) else None}, shift
-
-def pairs_change(before, after): return np.array([changed(b, a).mean() for b, a in zip(before, after)])
-
-# %% ../nbs/22_demo.ipynb #dba2d120
-@torch.no_grad()
-def evaluate_tokenizer(tokenizer, pairs, device, batch=32):
-    "PSNR, SSIM, changed-pixel PSNR, perplexity and bits a frame on pairs `uint8 [n, 2, H, W, 3]`; also the decoded second frames."
-    decoded, indices = [], []
-    for part in torch.from_numpy(pairs).split(batch):
-        latents, k = tokenizer.encode(part.to(device).movedim(-1, 2).float()/255)
-        decoded.append(to_uint8(tokenizer.decode(latents)[:, 1])); indices.append(k.flatten().cpu().numpy())
-    decoded, k = np.concatenate(decoded), np.concatenate(indices)
-    vocab, (rows, columns) = max(tokenizer.quantizer.vocab, 2), tokenizer.grid
-    return {"psnr": psnr(decoded, pairs[:, 1]), "changed_psnr": changed_psnr(decoded, pairs[:, 1], pairs[:, 0]), "ssim": ssim(decoded[:128], pairs[:128, 1]),
-            **{name: usage(k, vocab)[name] for name in ("perplexity", "dead_codes")}, "bits_per_frame": float(rows*columns*np.log2(vocab))}, decoded
 
 # %% ../nbs/22_demo.ipynb #9f3ced25
 def _img(png, alt): return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

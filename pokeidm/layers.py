@@ -70,16 +70,25 @@ class RMSNorm(nn.RMSNorm):
 
 # %% ../nbs/13_layers.ipynb #b76949a1
 class KVCache:
-    "Keys and values of the frames so far, for one time attention; the newest `window` of them are kept (None: all)."
+    "Keys and values of the frames so far, for one time attention; a frame sees itself and the frames before it, `window` in all (None: every frame)."
     def __init__(self, window=None): self.window, self.position, self.k, self.v = window, 0, None, None
 
     def append(self, k, v):
-        "Add `k, v [..., L, d]` of new frames; returns all that is kept, new ones last."
-        self.position += k.shape[-2]
-        if self.k is not None: k, v = torch.cat([self.k, k], -2), torch.cat([self.v, v], -2)
-        if self.window: k, v = k[..., -self.window:, :], v[..., -self.window:, :]
-        self.k, self.v = k, v
+        "Add `k, v [..., n, d]` of new frames; returns all that these may look at, new ones last. Raises `PokeidmError` for a batch of another shape."
+        new = k.shape[-2]
+        if self.k is not None:
+            if self.k.shape[:-2] != k.shape[:-2]: raise PokeidmError("a stream goes on with the batch that it began with: start a new one for other videos")
+            k, v = torch.cat([self.k, k], -2), torch.cat([self.v, v], -2)
+        self.position += new
+        if self.window: k, v = (x[..., -(self.window + new - 1):, :] for x in (k, v))
+        self.k, self.v = (x[..., -self.window:, :] for x in (k, v)) if self.window else (k, v)
         return k, v
+
+    def mask(self, new, seen):
+        "Which of the `seen` frames each of the `new` last ones may look at: bool `[new, seen]`; None if all."
+        if new == 1: return None
+        band = torch.ones(new, seen, dtype=torch.bool, device=self.k.device).tril(seen - new)
+        return band.triu(seen - new - self.window + 1) if self.window else band
 
 # %% ../nbs/13_layers.ipynb #2e034839
 def starts_at_zero(layer):
@@ -103,10 +112,9 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(M, L, 3, self.heads, D//self.heads).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None: q, k = rotate(q, rope), rotate(k, rope)
-        past = cache is not None and cache.k is not None
-        if past and L > 1: raise ValueError("with a cache that is not empty, frames come one at a time")
         if cache is not None: k, v = cache.append(k, v)
-        y = F.scaled_dot_product_attention(q, k, v.to(q.dtype), is_causal=self.causal and not past)
+        mask = cache.mask(L, k.shape[-2]) if cache is not None else None
+        y = F.scaled_dot_product_attention(q, k, v.to(q.dtype), mask, is_causal=self.causal and cache is None)
         return self.out(y.transpose(1, 2).reshape(M, L, D))
 
 # %% ../nbs/13_layers.ipynb #8153bcf0

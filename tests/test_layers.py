@@ -100,10 +100,23 @@ def test_cache_window_keeps_the_newest():
         assert torch.allclose(y, b(x[:, 3:], (2, 2))[:, -1:], atol=1e-5)              # as if only the last three frames existed
 
 
-def test_cache_refuses_several_frames_at_once():
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.sampled_from([None, 1, 2, 4]))
+def test_cache_gives_the_same_for_every_split(pieces, window):
+    "Without a window that of the whole clip; with one that of frame after frame."
+    b, x = block(), torch.randn(1, sum(pieces), 4, 32)
+    def run(sizes):
+        cache = KVCache(window)
+        return torch.cat([b(part, (2, 2), cache=cache) for part in x.split(sizes, 1)], 1)
+    with torch.no_grad():
+        assert torch.allclose(run(pieces), run([1]*sum(pieces)), atol=1e-5)
+        assert torch.allclose(run(pieces), b(x, (2, 2)), atol=1e-5) or window and window < sum(pieces)
+
+
+def test_cache_goes_on_with_the_batch_it_began_with():
     b, cache = block(), KVCache()
     b(torch.randn(1, 2, 4, 32), (2, 2), cache=cache)
-    with pytest.raises(ValueError): b(torch.randn(1, 2, 4, 32), (2, 2), cache=cache)
+    with pytest.raises(PokeidmError, match="batch"): b(torch.randn(2, 2, 4, 32), (2, 2), cache=cache)
 
 
 def test_every_weight_is_initialised():

@@ -1,11 +1,14 @@
-"""Training reads from S3 exactly what sync wrote, over HTTP; and the settings of a recipe give way to flags."""
+"""`pokeidm train`: reads from S3 exactly what sync wrote, goes on bit for bit where it was killed, evaluates on its way, and refuses in one line."""
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
-import pytest
+import numpy as np, pytest
 from test_store import address, s3
 from pokeidm.cli import main
 from pokeidm.frames import extract
-from pokeidm.groups import write_groups
-from pokeidm.recipes import load_groups, recipe
+from pokeidm.groups import Batches, write_groups
+from pokeidm.recipes import evaluate_tokenizer, load_groups, recipe
+from pokeidm.tokenizer import Tokenizer
+from pokeidm.train import load_model
 
 CLIP = Path(__file__).resolve().parent.parent/"data_samples/overworld_heldout.mp4"
 
@@ -42,3 +45,78 @@ def test_manifests_of_ones_own_are_used(tmp_path):
 def test_recipe_gives_way_to_flags():
     loop, batch, length = recipe("lam", batch_size=7, length=4, lr=1.0, steps=0, minutes=None)
     assert (batch, length, loop.lr) == (7, 4, 1.0) and loop.steps > 0 and recipe("lam", minutes=1)[0].steps == 0
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A folder with frames of 40x60 and a tokenizer that was trained on them, for six updates without a break."
+    home = tmp_path_factory.mktemp("train")
+    extract(CLIP, home/"frames", "emerald", target_height=40)
+    assert main([*line(home, "whole"), "--eval_interval", "4"]) == 0
+    return home
+
+def line(home, name): return f"train tokenizer --frames_dir {home}/frames --save_dir {home}/{name} --steps 6 --save_interval 1 --ema 0.9 --device cpu --batch_size 2".split()
+def weights(folder): return (folder/"model/model.safetensors").read_bytes()
+
+def test_interrupted_and_resumed_is_bit_identical(trained, monkeypatch, capsys):
+    batch = Batches.__call__
+    def stop(self, step):
+        if step == 3: raise KeyboardInterrupt
+        return batch(self, step)
+    with monkeypatch.context() as m:
+        m.setattr(Batches, "__call__", stop)
+        assert main(line(trained, "halves")) == 130 and "--resume" in capsys.readouterr().err
+    assert max(p.name for p in (trained/"halves").glob("step-*")) == "step-0000003" and not (trained/"halves/model").exists()
+    assert main([*line(trained, "halves"), "--resume"]) == 0 and weights(trained/"halves") == weights(trained/"whole")
+    assert main([*line(trained, "from"), "--resume_from", f"{trained}/halves"]) == 0 and weights(trained/"from") == weights(trained/"whole")
+
+def test_killed_and_resumed_is_bit_identical(trained, monkeypatch):
+    slow = "import sys, time; from pokeidm.cli import main; from pokeidm.groups import Batches as B; f = B.__call__\n" \
+           "B.__call__ = lambda self, step: time.sleep(0.5) or f(self, step)\nsys.exit(main(sys.argv[1:]))"
+    argv = [*line(trained, "killed"), "--checkpoint_dir", f"{trained}/elsewhere"]
+    child = subprocess.Popen([sys.executable, "-c", slow, *argv], env={**os.environ, "PYTHONPATH": str(CLIP.parent.parent)}, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (trained/"elsewhere/step-0000002").exists() and time.time() < deadline and child.poll() is None: time.sleep(0.005)
+    child.send_signal(signal.SIGKILL); child.wait()
+    assert 2 <= int(max(p.name for p in (trained/"elsewhere").glob("step-*"))[5:]) < 6 and not (trained/"killed/model").exists()
+    assert main([*argv, "--resume"]) == 0 and weights(trained/"killed") == weights(trained/"whole")
+
+def test_it_says_and_keeps_how_good_it_is(trained, capsys):
+    assert main([*line(trained, "whole"), "--resume"]) == 0                         # there is nothing left to do but to say it
+    said, record = capsys.readouterr().out, json.loads(next((trained/"whole").glob("tokenizer-*.json")).read_text())
+    scores = record["results"]["evaluation"]
+    assert {"psnr", "ssim", "changed_psnr", "usage", "perplexity", "bits_per_frame"} <= set(scores) and f"psnr {scores['psnr']:.4g}" in said
+    assert [h["step"] for h in record["results"]["history"] if "val_psnr" in h] == [4, 6] and record["config"]["ema"] == 0.9
+    assert sorted(p.name for p in (trained/"whole/samples").iterdir()) == ["samples-0000004.png", "samples-0000006.png"] and "samples/" in said
+    _, val = load_groups(trained/"frames", 2)
+    frames = val.batch(range(0, len(val), 7))
+    again, decoded = evaluate_tokenizer(load_model(Tokenizer, trained/"whole"/"model"), frames, "cpu")
+    assert np.isclose(again["psnr"], -10*np.log10(((decoded/255. - frames[:, -1]/255.)**2).mean()), atol=1e-3) and abs(again["psnr"] - scores["psnr"]) < 2
+
+def test_a_field_of_a_configuration_is_a_flag(trained):
+    argv = [*line(trained, "other"), "--steps", "2", "--patch", "8", "--temporal", "true", "--quant", "none", "--change_weight", "0", "--schedule", "wsd", "--tensorboard", "false"]
+    assert main(argv) == 0
+    saved = json.loads((trained/"other/model/config.json").read_text())["config"]
+    assert (saved["patch"], saved["temporal"], saved["quant"], saved["change_weight"]) == (8, True, "none", 0) and not (trained/"other/tensorboard").exists()
+    assert json.loads(next((trained/"other").glob("tokenizer-*.json")).read_text())["results"]["evaluation"].keys() == {"psnr", "ssim", "changed_psnr"}
+
+@pytest.mark.parametrize("more, says", [
+    ("--bins 8 8.5 6 5", "whole numbers"), ("--bins 8 1", "2 or more"), ("--bins eight", "eight"), ("--patch 7", "patch"), ("--size XXL", "XXL"), ("--quant vq", "vq"),
+    ("--schedule linear", "cosine or wsd"), ("--precision fp8", "bf16"), ("--seed -1", "--seed"), ("--lr 0", "--lr"), ("--keep 0", "--keep"), ("--batch_size -2", "--batch_size"),
+    ("--minutes -1", "--minutes"), ("--num_images_in_video 5000", "num_images_in_video"), ("--resume_from nowhere", "nowhere"), ("--latent_dim 3", "--latent_dim"),
+    ("--frames_dir empty", "no extracted frames"), ("--frames_dir mixed", "sizes"), ("--checkpoint_dir whole --resume --bins 8 8 8", "another shape"),
+    ("--checkpoint_dir whole --resume --bins 5 6 8 8", "another shape"), ("--save_dir frames/emerald_train_0_9_2_frames.json/in", "cannot write"),
+])
+def test_what_cannot_be_trained_is_one_line(trained, more, says, monkeypatch, capsys):
+    monkeypatch.chdir(trained); (trained/"empty").mkdir(exist_ok=True)
+    if "mixed" in more: extract(CLIP, "mixed", "a", target_height=40); extract(CLIP.with_name("overworld_train_2.mp4"), "mixed", "a", target_height=80)
+    before = set(trained.rglob("*"))
+    assert main([*line(trained, "bad"), *more.split()]) == 2
+    err = [l for l in capsys.readouterr().err.strip().splitlines() if not l.startswith("no TensorBoard")]
+    assert len(err) == 1 and err[0].startswith("pokeidm: ") and says in err[0], err
+    assert {p for p in set(trained.rglob("*")) - before if not p.name.endswith("_frames.json")} == set()
+
+def test_both_lines_of_the_first_version_one_after_the_other(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    argv = "train tokenizer --frames_dir frames/emerald --num_images_in_video 5 --batch_size 2 --save_dir fsq_full_train --checkpoint_dir full_train --bins 8 8 6 5 --steps 2 --device cpu".split()
+    for more in (["--local_cache_dir", ""], ["--use_s3", "false"]): assert main([*argv, *more]) == 0, capsys.readouterr().err
+    assert "before-1" in capsys.readouterr().out and (trained/"full_train/before-1/step-0000002/state.pt").exists()
