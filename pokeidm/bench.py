@@ -210,7 +210,7 @@ def bench_models(device):
     frames, device = torch.randint(0, 256, (8, 2, 80, 120, 3), dtype=torch.uint8), choose_device(device)
     latents, codes = torch.rand(8, 2, 20, 30, 4)*2 - 1, torch.zeros(8, 2, dtype=torch.long)
     rows = []
-    for name, model, batch in (("tokenizer tiny", Tokenizer(TokenizerConfig()), frames), ("lam", LAM(LAMConfig()), frames), ("dit tiny", DiT(DiTConfig()), (latents, codes))):
+    for name, model, batch in (("tokenizer nano", Tokenizer(TokenizerConfig()), frames), ("lam", LAM(LAMConfig()), frames), ("dit tiny", DiT(DiTConfig()), (latents, codes))):
         model.to(device); batch = tuple(b.to(device) for b in batch) if isinstance(batch, tuple) else batch.to(device)
         def step(): model.loss(batch, 0.5)[0].backward(); _wait(device)
         rows.append(row(f"{name}: forward and backward", "frames/s", rate(step, 16)))
