@@ -74,7 +74,24 @@ class _Pipeline:
     def run(a):
         stages = [s for s in ("scrape", "clean", "extract", "summary") if getattr(a, s)]
         if not stages: raise PokeidmError("nothing to do: name at least one of --scrape --clean --extract --summary")
+        _check(a)
         return max(_logged(stage, _STAGES[stage](a), a.logs_dir) for stage in stages)
+
+def _check(a):
+    "Everything that can be known to be wrong before the first stage begins."
+    from pokeidm.flags import DROP
+    from pokeidm.frames import check_settings
+    from pokeidm.scrape import load_games
+    if a.preset not in DROP: raise PokeidmError(f"there is no preset '{a.preset}': choose one of {', '.join(DROP)}")
+    if a.use_s3 and not a.s3_bucket: raise PokeidmError("--use_s3 needs the name of a bucket: add --s3_bucket")
+    if not 0 <= a.min_gameplay_ratio <= 1: raise PokeidmError("--min_gameplay_ratio cannot be used: give a share from 0 to 1")
+    for name in ("num_video_workers", "num_upload_threads", "max_videos_per_game"):
+        if getattr(a, name) < 1: raise PokeidmError(f"--{name} cannot be used: give a whole number of 1 or more")
+    if a.executor != "local" and not a.executor.startswith("dask://"): raise PokeidmError(f"executor '{a.executor}' is not known: use local or dask://host:port")
+    check_settings(**{k: getattr(a, k) for k in _SETTINGS}, drop=DROP[a.preset] if a.drop is None else a.drop)
+    load_games(a.games_file)
+
+_SETTINGS = ("target_fps", "target_height", "jump_seconds", "max_static_seconds", "skip_intro", "skip_outro")
 
 def _logged(stage, report, logs_dir):
     "Keep what a stage did in `logs_dir`, and print it."
@@ -100,9 +117,7 @@ def _extract(a):
     from pokeidm.pipeline import extract_all
     from pokeidm.scrape import load_games
     from pokeidm.flags import DROP
-    if a.preset not in DROP: raise PokeidmError(f"there is no preset '{a.preset}': choose one of {', '.join(DROP)}")
-    if a.use_s3 and not a.s3_bucket: raise PokeidmError("--use_s3 needs the name of a bucket: add --s3_bucket")
-    options = {k: getattr(a, k) for k in ("target_fps", "target_height", "labels_dir", "jump_seconds", "max_static_seconds", "skip_intro", "skip_outro")}
+    options = {k: getattr(a, k) for k in (*_SETTINGS, "labels_dir")}
     return extract_all(a.clean_videos_dir, a.frames_dir, a.game_name, a.num_video_workers, a.executor, _uploader(a) if a.use_s3 else None, a.keep_local_videos,
                        a.keep_local_frames or not a.use_s3, drop=DROP[a.preset] if a.drop is None else tuple(a.drop), games=load_games(a.games_file), **options)
 
@@ -115,7 +130,8 @@ def _uploader(a):
 
 def _summary(a):
     from pokeidm.pipeline import summary
-    summary(a.frames_dir)
+    failed = summary(a.frames_dir)["failed"]
+    return {"failed": failed} if failed else None
 
 _STAGES = {"scrape": _scrape, "clean": _clean, "extract": _extract, "summary": _summary}
 
@@ -251,4 +267,4 @@ def main(argv=None):
         return args.run_command(args) or 0
     except SystemExit as e: return e.code or 0          # --help and --version
     except PokeidmError as e: print(f"pokeidm: {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print("pokeidm: interrupted; the same command with --resume (demo: as it is) goes on from here", file=sys.stderr); return 130
+    except KeyboardInterrupt: print("pokeidm: interrupted; the same command goes on from here (train: add --resume)", file=sys.stderr); return 130

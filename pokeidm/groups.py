@@ -100,13 +100,15 @@ def _write_game(game, videos, split, length, stride, seed, val_videos):
 
 # %% ../nbs/10_groups.ipynb #15a41002
 def _split_segments(videos, split, seed, val_videos):
-    "(video id, store, segments) of each part, from (video id, folder, store)."
-    videos = [(vid, store, store.meta["segments"]) for vid, _, store in sorted(videos, key=lambda v: v[0])]
+    "(video id, store, segments) of each part, from (video id, folder, store). Of copies of one video under several names the first counts."
+    first = {}
+    for vid, _, store in sorted(videos, key=lambda v: v[0]): first.setdefault(store.meta.get("sha256") or vid, []).append((vid, store, store.meta["segments"]))
+    videos, names = [same[0] for same in first.values()], {v: same[0][0] for same in first.values() for v, *_ in same}
     if len(videos) == 1 and val_videos is None and split < 1:
         vid, store, segments = videos[0]
         before, after = split_in_time(segments, store.meta["frames"]["time"], split)
         return {"train": [(vid, store, before)], "val": [(vid, store, after)]}
-    held = set(val_videos) if val_videos is not None else split_videos([v for v, *_ in videos], split, seed)[1]
+    held = {names.get(v) for v in val_videos} if val_videos is not None else split_videos([v for v, *_ in videos], split, seed)[1]
     return {part: [v for v in videos if (v[0] in held) == (part == "val")] for part in ("train", "val")}
 
 def _layout(folder, fetch):
@@ -129,7 +131,7 @@ def _read_manifest(path):
     head, runs = _runs(path)
     if not isinstance(head, dict) or head.get("version") != 1 or not {"num_images_in_video", "stride"} <= head.keys():
         raise PokeidmError(f"{path} is no group manifest: write it with 'pokeidm groups'")
-    return head, runs, path.parent/path.name.split("_train_")[0].split("_val_")[0]
+    return head, runs, path.parent/re.sub(r"_(?:train|val)_[^_]+(?:_\d+)*_frames\.json$", "", path.name)
 
 class _Opened:
     "The shards that manifests name, opened as memory maps, and for every group its video and first row."

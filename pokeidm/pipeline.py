@@ -7,7 +7,7 @@ __all__ = ['STATES', 'gameplay_ratio', 'judge_video', 'run_all', 'clean_videos',
            'write_log']
 
 # %% ../nbs/11_pipeline.ipynb #58c0b52e
-import html, multiprocessing, os, shutil, signal, sys, threading
+import html, multiprocessing, os, re, shutil, signal, sys, threading
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,17 +30,20 @@ def _windows(index, windows=12, rows=8, fps=5.0):
 
 # %% ../nbs/11_pipeline.ipynb #67765e22
 def gameplay_ratio(video, index, view):
-    "Share, 0 to 1, of windows spread over the video in which something moves and nothing is a flash or a cut."
+    """Share, 0 to 1, of windows spread over the video in which something moves and nothing is a fade or a cut. A window in which nothing
+    moves (somebody reads a text) counts a half, if there are others."""
     groups, size = _windows(index), target_size(view, 80)
     pictures = dict(read_frames(video, index, groups.ravel(), scaler(view, *size)))
-    good = 0
+    good = still = 0
     for group in groups:
         window = [pictures[n] for n in group.tolist() if n in pictures]
         if len(window) < 2: continue
         seen = measure(np.stack(window), 5.0)
         flags = find_flags(seen, 5.0)
-        good += seen["change"].max() > 2*STILL and not (flags["fade"] | flags["cut"]).any()
-    return good/max(len(groups), 1)
+        if (flags["fade"] | flags["cut"]).any(): continue
+        if seen["change"].max() > 2*STILL: good += 1
+        else: still += 1
+    return (good + still/2)/len(groups) if good else 0.0
 
 # %% ../nbs/11_pipeline.ipynb #3ecf756e
 def judge_video(video, console=None, min_gameplay_ratio=0.6, min_seconds=3.0):
@@ -146,9 +149,12 @@ def _by_game(videos_dir, game_name=None):
     root = Path(videos_dir)
     if not root.exists(): raise PokeidmError(f"{root} does not exist: put videos there, or name another folder")
     def game(video):
-        below = video.relative_to(root).parts
-        return game_name or (below[0] if len(below) > 1 else video.resolve().parent.name)
-    return [(video, game(video)) for video in find_videos(root)]
+        below = video.relative_to(root).parts if root.is_dir() else ()
+        return below[0] if len(below) > 1 else game_name or video.resolve().parent.name
+    found = [(video, game(video)) for video in find_videos(root)]
+    kept = [(video, name) for video, name in found if game_name in (None, "", name) or name == safe_name(game_name)]
+    if not kept: raise PokeidmError(f"there is no video of '{game_name}' in {root}: it has {', '.join(sorted({g for _, g in found})[:9])}")
+    return kept
 
 def _grouped(tasks):
     "Tasks `(video, …, game)` as lists: those that want the same folder name are in one."
@@ -175,11 +181,15 @@ def clean_videos(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", g
         if verdict["kept"]:
             count[game] = count.get(game, 0) + 1
             _link(video, target/video.name); done.append({"video": str(video), "folder": str(target)})
-        else: failed.append({"video": str(video), "reason": "; ".join(verdict["reasons"])})
+        else: failed.append({"video": str(video), "reason": "; ".join(verdict["reasons"])}); _unlink(video, target/video.name)
         write_json(target/f"{video.name}.json", verdict)
     return {"done": done, "failed": failed}
 
 # %% ../nbs/11_pipeline.ipynb #7acb86ed
+def _unlink(source, target):
+    "Take back what an earlier verdict had linked."
+    if target.exists() and target.resolve() != source.resolve(): target.unlink()
+
 def _link(source, target):
     "Make `target` the same file as `source` (a copy where links cannot be made), and what lies beside it: where it is from, its truth."
     for end in (source.suffix, ".json", ".info.json"):
@@ -212,7 +222,7 @@ def extract_all(videos_dir="clean_videos", frames_dir="pokemon_frames", game_nam
 def _counts(meta):
     change, starts = np.asarray(meta["frames"]["change"]), {a for a, _ in meta["segments"]}
     pairs = np.array([i not in starts for i in range(meta["n"])], bool)
-    return {"frames": meta["n"], "hours": meta["n"]/meta["target_fps"]/3600, "segments": len(meta["segments"]), "pairs": int(pairs.sum()),
+    return {"frames": meta["n"], "hours": meta["n"]/min(meta["target_fps"], meta.get("source_fps") or meta["target_fps"])/3600, "segments": len(meta["segments"]), "pairs": int(pairs.sum()),
             "still_pairs": int((change[pairs] < STILL).sum()), "bytes": meta["n"]*meta["height"]*meta["width"]*3,
             "examined": meta.get("examined", meta["n"]), "dropped": meta.get("dropped", {})}
 
@@ -271,7 +281,10 @@ def _page(out, metas):
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Data set</title><style>{_STYLE}</style>{"".join(body)}</html>\n'
 
 # %% ../nbs/11_pipeline.ipynb #66168386
-def _text(value): return " ".join(str(value).split()).replace("|", "\\|")
+def _text(value):
+    "What a stranger wrote, as text in Markdown; links as they are."
+    if re.fullmatch(r"https?://[^\s|<>\"`]+", str(value)): return str(value)
+    return re.sub(r"([\\`\[\]!*_|])", r"\\\1", html.escape(" ".join(str(value).split())))
 
 def _card(out, metas):
     "The data set card (Markdown)."
@@ -290,9 +303,10 @@ def _card(out, metas):
 def summary(frames_dir="pokemon_frames"):
     """Count what was extracted. Returns a dict and prints a table; writes `dataset_summary.json`, `dataset_summary.html` and
     `dataset_card.md` into `frames_dir`. Raises `PokeidmError` if nothing was extracted."""
-    out, metas, root = {"version": 1, "games": {}, "videos": []}, [], Path(frames_dir)
+    out, metas, root = {"version": 1, "games": {}, "videos": [], "failed": []}, [], Path(frames_dir)
     for game, video_id, folder in list_videos(root):
-        metas.append(read_json(folder/"meta.json") if (folder/"meta.json").exists() else open_frames(folder).meta)
+        try: metas.append(open_frames(folder, (folder.parent.parent).joinpath if (folder/"meta.json").exists() else None).meta)
+        except PokeidmError as e: out["failed"].append({"video": f"{game}/{video_id}", "reason": str(e)}); continue
         counts = _counts(metas[-1])
         out["videos"].append({"game": game, "video_id": video_id, **counts})
         _add(out["games"].setdefault(game, {"videos": 0}), {"videos": 1, **counts})

@@ -168,7 +168,8 @@ def video_info(video):
     except PokeidmError: return {}
     if not isinstance(info, dict) or info.get("version") != 1: return {}
     chapters = info.get("chapters")
-    return {**info, "chapters": [c for c in chapters if _usable(c)] if isinstance(chapters, list) else []}
+    plain = {k: v for k, v in info.items() if isinstance(v, (str, int, float))}
+    return {**plain, "chapters": [c for c in chapters if _usable(c)] if isinstance(chapters, list) else []}
 
 # %% ../nbs/05_scrape.ipynb #fe913ee7
 def bad_spans(video, game, games=None):

@@ -357,7 +357,8 @@ def _place(pictures, grey, sizes):
         native = find_native(pictures[:, y:y + h, x:x + w], sizes)
         if native in sizes: return (x, y, w, h), native
         if native and other is None: other = (x, y, w, h), native
-    return find_layout(grey, sizes) or other or (crop, None)
+    first = next(_screens(crop, sizes), crop) if len(sizes) == 1 else crop             # too small to show a grid, but known to be a DS
+    return find_layout(grey, sizes) or other or (first, None)
 
 # %% ../nbs/06_view.ipynb #f56e4058
 def find_view(video, index=None, count=16, console=None):

@@ -25,6 +25,9 @@ def test_runtime_never_imports_nbdev():
 @pytest.mark.parametrize("argv, says", [
     (["demo", "--minuts", "3"], "--minuts"), (["demo", "--minutes", "many"], "many"), (["pipeline", "--use_s3", "perhaps"], "perhaps"),
     (["train", "wings"], "wings"), (["nonsense"], "nonsense"), (["pipeline"], "--extract"),
+    (["pipeline", "--extract", "--target_fps", "0"], "target_fps"), (["pipeline", "--clean", "--num_video_workers", "0"], "num_video_workers"),
+    (["pipeline", "--clean", "--min_gameplay_ratio", "2"], "min_gameplay_ratio"), (["pipeline", "--clean", "--extract", "--preset", "wrong"], "wrong"),
+    (["pipeline", "--clean", "--executor", "slurm"], "slurm"), (["pipeline", "--extract", "--games_file", "none.json"], "none.json"),
     (["groups", "--frames_dir", "nowhere"], "nowhere"), (["groups", "--split", "7"], "split"),
     (["train", "tokenizer", "--frames_dir", "nowhere"], "nowhere"), (["train", "tokenizer", "--bins", "1", "1"], "bins"),
     (["train", "lam", "--device", "abacus"], "abacus"),

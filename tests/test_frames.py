@@ -79,7 +79,18 @@ def test_what_to_drop_is_a_choice(tmp_path):
     path = clip(tmp_path/"black.mp4", p, 160, 240)
     n = {name: len(open_frames(extract(path, tmp_path/name, "g", target_height=80, jump_seconds=1, drop=drop))) for name, drop in DROP.items()}
     assert n["all"] == 80 and n["world"] == n["lam"] == 70 and set(DROP["lam"]) <= set(FLAGS)
-    with pytest.raises(PokeidmError, match="no flag 'batle'"): extract(path, tmp_path, "g", drop=("fade", "batle"))
+    with pytest.raises(PokeidmError, match="--drop fade batle"): extract(path, tmp_path, "g", drop=("fade", "batle"))
+
+@pytest.mark.parametrize("bad", [dict(target_fps=0), dict(target_fps=float("nan")), dict(target_fps=float("inf")), dict(target_height=0), dict(target_height=10**5),
+                                 dict(jump_seconds=-1), dict(jump_seconds=float("nan")), dict(max_static_seconds=-1), dict(skip_intro=-5)])
+def test_settings_that_cannot_be_used(walk, tmp_path, bad):
+    with pytest.raises(PokeidmError, match="--" + next(iter(bad))): extract(walk, tmp_path/"f", "toy", **bad)
+    assert not (tmp_path/"f").exists()
+
+@pytest.mark.parametrize("meta", ["[1]", "{", "{}", '{"sha256": 1}'])
+def test_a_meta_that_cannot_be_read_is_made_again(walk, tmp_path, meta):
+    folder = extract(walk, tmp_path, "toy", target_height=40); (folder/"meta.json").write_text(meta)
+    assert len(open_frames(extract(walk, tmp_path, "toy", target_height=40))) == 30
 
 def test_jump_seconds_really_skips_ahead(tmp_path):
     p = game(240); p[90:93] = 0

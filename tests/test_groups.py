@@ -103,3 +103,19 @@ def test_manifests_are_written_from_metas_alone_and_read_through_fetch(tmp_path)
     assert not [k for k in asked if k.endswith(".npy")] and groups[0][:, 0, 0, 0].tolist() == [0, 1]
     assert [k for k in asked if k.endswith(".npy")] == [f"{groups.ids[0]}/frames-00000.npy"]
     with pytest.raises(PokeidmError, match="missing"): Groups(paths[0])
+
+def test_copies_of_a_video_are_one_video(tmp_path):
+    for v in "abcd":
+        _frames(tmp_path/"game"/v, 40, [0.5]*40)
+        meta = json.loads((tmp_path/"game"/v/"meta.json").read_text()); meta["sha256"] = "same" if v in "bd" else v
+        write_json(tmp_path/"game"/v/"meta.json", meta)
+    for seed in range(6):
+        train, val = map(Groups, write_groups(tmp_path, split=0.5, num_images_in_video=2, seed=seed)["game"])
+        assert {i[-1] for i in train.ids + val.ids} == set("abc") and not set(train.ids) & set(val.ids)
+    train, val = map(Groups, write_groups(tmp_path, num_images_in_video=2, val_videos=["d"])["game"])
+    assert val.ids == ["game/b"] and len(train.ids) == 2
+
+@pytest.mark.parametrize("game", ["x_train_y", "a_val_0_9", "train", "with space", "_val_"])
+def test_games_may_be_called_anything(tmp_path, game):
+    _frames(tmp_path/game/"a", 40, [0.5]*40)
+    assert len(Groups(write_groups(tmp_path, split=1, num_images_in_video=3)[game][0])) == 36

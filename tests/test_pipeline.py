@@ -81,6 +81,28 @@ def test_the_page_and_the_card_hold_what_strangers_wrote_as_text(tmp_path):
     assert row.replace("\\|", "").count("|") == 8 and "not stated" in row
 
 
+def test_what_is_rejected_the_second_time_goes_again(tmp_path):
+    for k in range(2): clip(tmp_path/"raw"/"toy"/f"v{k}.mp4", game(120, k), 160, 240)
+    for most, n in ((2, 2), (1, 1)):
+        clean_videos(tmp_path/"raw", tmp_path/"clean", max_videos_per_game=most, num_video_workers=1)
+        assert len(list((tmp_path/"clean"/"toy").glob("*.mp4"))) == n and len(list((tmp_path/"raw"/"toy").glob("*.mp4"))) == 2
+
+def test_a_game_by_name_is_that_game_only(tmp_path):
+    for g in ("red", "blue"): clip(tmp_path/"raw"/g/f"{g}.mp4", game(120), 160, 240)
+    out = clean_videos(tmp_path/"raw", tmp_path/"clean", "red", num_video_workers=1)
+    assert [Path(d["video"]).name for d in out["done"]] == ["red.mp4"] and not (tmp_path/"clean"/"blue").exists()
+    assert Path(clean_videos(tmp_path/"raw"/"red", tmp_path/"other", "green", num_video_workers=1)["done"][0]["folder"]).name == "green"
+    with pytest.raises(PokeidmError, match="no video of 'green'"): clean_videos(tmp_path/"raw", tmp_path/"clean", "green")
+
+def test_one_bad_meta_does_not_stop_the_summary(tmp_path):
+    for k in range(2): clip(tmp_path/"raw"/"toy"/f"v{k}.mp4", game(60, k))
+    write_json(tmp_path/"raw"/"toy"/"v0.info.json", {"version": 1, "title": {"x": 1}, "url": ["a"], "chapters": 7})
+    extract_all(tmp_path/"raw", tmp_path/"f", num_video_workers=1)
+    (tmp_path/"f"/"toy"/"v1"/"meta.json").write_text("{}")
+    out = summary(tmp_path/"f")
+    assert [v["video_id"] for v in out["videos"]] == ["v0"] and [f["video"] for f in out["failed"]] == ["toy/v1"]
+    assert (tmp_path/"f"/"dataset_card.md").exists() and "<" not in (tmp_path/"f"/"dataset_card.md").read_text()
+
 # ---------- accidents
 
 def test_a_worker_is_killed_midway_and_nothing_is_lost_or_double(tmp_path):
