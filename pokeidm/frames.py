@@ -11,7 +11,7 @@ import hashlib, os, re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-import numpy as np
+import av, numpy as np
 from .core import PokeidmError, atomic_path, progress, read_json, safe_name, write_json
 from .video import index_video, read_frames, sample_frames
 from .labeler import load_labels, video_facts
@@ -175,17 +175,25 @@ def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, la
     return folder
 
 # %% ../nbs/08_frames.ipynb #0acf5fe7
-def _store_rows(frames, shards, fps, chunk=64):
-    "Write all rows; returns (source frame numbers [n], features [n])."
-    numbers, features, last = [], [], None
+def _scaled(part, scale):
+    "`(numbers, pictures)` of decoded frames `(number, av.VideoFrame)`, without those that cannot be converted."
+    numbers, pictures = [], []
+    for number, frame in part:
+        try: pictures.append(scale(frame)); numbers.append(number)
+        except (av.FFmpegError, OSError, ValueError): continue
+    return numbers, pictures
+
+def _store_rows(frames, scale, shards, fps, chunk=16):
+    "Scale and write all rows; returns (source frame numbers [n], features [n])."
+    numbers, features, last = [], [], []
     with ThreadPoolExecutor(1) as ahead:
         following = ahead.submit(lambda: list(islice(frames, chunk)))
         while part := following.result():
             following = ahead.submit(lambda: list(islice(frames, chunk)))
-            pictures = np.stack([p for _, p in part])
-            seen = pictures if last is None else np.concatenate([last, pictures])
-            features.append(measure(seen, fps)[len(seen) - len(pictures):])
-            numbers += [n for n, _ in part]; last = pictures[-1:]
+            found, pictures = _scaled(part, scale)
+            if not found: continue
+            features.append(measure(np.stack(last + pictures), fps)[len(last):])
+            numbers += found; last = pictures[-1:]
             for picture in pictures: shards.add(picture)
     return np.array(numbers, np.int64), np.concatenate(features) if features else None
 
@@ -194,9 +202,9 @@ def _write(video, folder, index, chosen, settings, known, bar=False):
     view = find_view(video, index, console=settings["console"])
     height, width = target_size(view, settings["target_height"])
     folder.mkdir(parents=True)
-    frames, shards = read_frames(video, index, chosen[0], scaler(view, height, width)), _PackedRows(folder, (height, width, 3))
+    frames, shards = read_frames(video, index, chosen[0], lambda frame: frame), _PackedRows(folder, (height, width, 3))
     if bar: frames = progress(frames, video.name, total=len(chosen[0]), unit="frame")
-    numbers, features = _store_rows(iter(frames), shards, settings["fps"])
+    numbers, features = _store_rows(iter(frames), scaler(view, height, width), shards, settings["fps"])
     if features is None: raise PokeidmError(f"nothing of {video.name} is left to extract: too short, or nothing labelled as valid")
     kept, lists = _judge(index, numbers, features, chosen, settings)
     shards.keep(kept)
