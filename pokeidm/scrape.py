@@ -168,7 +168,7 @@ def video_info(video):
     except PokeidmError: return {}
     if not isinstance(info, dict) or info.get("version") != 1: return {}
     chapters = info.get("chapters")
-    plain = {k: v for k, v in info.items() if isinstance(v, (str, int, float))}
+    plain = {k: v for k, v in info.items() if isinstance(v, (str, int, float, type(None)))}
     return {**plain, "chapters": [c for c in chapters if _usable(c)] if isinstance(chapters, list) else []}
 
 # %% ../nbs/05_scrape.ipynb #fe913ee7
