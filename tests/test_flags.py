@@ -7,20 +7,7 @@ from pokeidm.flags import DROP, FEATURES, FLAGS, STILL, change_share, find_flags
 from pokeidm.overworld import NATIVE, simulate
 from pokeidm.video import index_video, read_frames, sample_frames
 from pokeidm.view import View, scaler
-
-REAL = Path(__file__).resolve().parents[2]/"shared"/"real"      # not part of the project; these tests are skipped without it
-
-def game(n=90, seed=0, h=160, w=240, step=2):
-    "A camera over random 16-pixel tiles: 8 frames a tile, now and then a pause."
-    rng = np.random.default_rng(seed)
-    tiles = rng.integers(30, 225, (8, 1, 1, 3)) + rng.integers(-25, 25, (8, 16, 16, 1))
-    ground = tiles[rng.integers(0, 8, (64, 64))].transpose(0, 2, 1, 3, 4).reshape(1024, 1024, 3).astype(np.uint8)
-    at, path = np.array([400, 400]), []
-    while len(path) < n:
-        d = [(0, step), (0, -step), (step, 0), (-step, 0), (0, 0)][rng.integers(5)]
-        if not all(100 < a + 8*k < 700 for a, k in zip(at, d)): continue
-        for _ in range(8): at = at + d; path.append(at)
-    return np.stack([ground[y:y + h, x:x + w] for y, x in path[:n]])
+from clips import REAL, game
 
 def flags(pictures, fps=10.0, **k): return find_flags(measure(np.ascontiguousarray(pictures), fps), fps, **k)
 def runs(x): return np.flatnonzero(np.diff(np.concatenate([[0], x.astype(np.int8), [0]]))).reshape(-1, 2).tolist()
