@@ -77,6 +77,7 @@ class _Pipeline:
         _check(a)
         return max(_logged(stage, _STAGES[stage](a), a.logs_dir) for stage in stages)
 
+# %% ../nbs/24_cli.ipynb #5ff0863f
 def _check(a):
     "Everything that can be known to be wrong before the first stage begins."
     from pokeidm.flags import DROP
@@ -93,6 +94,7 @@ def _check(a):
 
 _SETTINGS = ("target_fps", "target_height", "jump_seconds", "max_static_seconds", "skip_intro", "skip_outro")
 
+# %% ../nbs/24_cli.ipynb #c66dc9fe
 def _logged(stage, report, logs_dir):
     "Keep what a stage did in `logs_dir`, and print it."
     if report is None: return 0
@@ -113,6 +115,7 @@ def _clean(a):
     return clean_videos(a.raw_videos_dir, a.clean_videos_dir, a.game_name, a.min_gameplay_ratio, a.max_videos_per_game, a.num_video_workers, a.executor,
                         load_games(a.games_file))
 
+# %% ../nbs/24_cli.ipynb #48da9382
 def _extract(a):
     from pokeidm.pipeline import extract_all
     from pokeidm.scrape import load_games

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 import av, numpy as np
-from .core import PokeidmError, atomic_path, progress, read_json, safe_name, write_json
+from .core import PokeidmError, atomic_path, clear_leftovers, progress, read_json, safe_name, write_json
 from .video import index_video, read_frames, sample_frames
 from .labeler import load_labels, video_facts
 from .scrape import bad_spans, load_games, video_info
@@ -149,6 +149,12 @@ def check_settings(target_fps=10.0, target_height=160, jump_seconds=5.0, max_sta
 # %% ../nbs/08_frames.ipynb #c73cf8a0
 RULES = 2       # counts up when the same settings would give other frames
 
+def _settings(index, console, target_fps, target_height, drop, **seconds):
+    "All that decides what the frames of a video will be, as it is kept in `meta.json`."
+    return {"rules": RULES, "target_fps": float(target_fps), "target_height": int(target_height), "drop": list(drop), "console": console,
+            "fps": min(float(target_fps), index.fps or float(target_fps)), **{k: v if v is None else float(v) for k, v in seconds.items()}}
+
+# %% ../nbs/08_frames.ipynb #95c24cae
 def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, labels_dir=None, jump_seconds=5.0, max_static_seconds=10.0,
             skip_intro=None, skip_outro=None, drop=DROP["world"], games=None, force=False, bar=False):
     """Extract one video to `<frames_dir>/<game>/<video id>/`: shards of uint8 [n, target_height, width, 3], `meta.json`; returns that folder.
@@ -162,13 +168,13 @@ def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, la
     check_settings(target_fps, target_height, jump_seconds, max_static_seconds, skip_intro, skip_outro, drop)
     video, index = Path(video), index_video(video)
     game, games = game or video.resolve().parent.name, load_games() if games is None else games
-    settings = {"rules": RULES, "target_fps": float(target_fps), "target_height": int(target_height), "jump_seconds": float(jump_seconds),
-                "max_static_seconds": float(max_static_seconds), "skip_intro": skip_intro, "skip_outro": skip_outro, "drop": list(drop),
-                "console": games.get(game, {}).get("console"), "fps": min(float(target_fps), index.fps or float(target_fps))}
+    settings = _settings(index, games.get(game, {}).get("console"), target_fps, target_height, drop, jump_seconds=jump_seconds,
+                         max_static_seconds=max_static_seconds, skip_intro=skip_intro, skip_outro=skip_outro)
     bad = [(a, min(b, float(index.times[-1]) + 1), why) for a, b, why in bad_spans(video, game, games)]
     chosen = _chosen(video, index, settings, labels_dir, bad)
     settings["chosen"] = hashlib.sha256(np.concatenate(chosen).astype("<i8").tobytes()).hexdigest()[:16]
     folder, meta, home = _place(video, frames_dir, game, sha := digest(video))
+    clear_leftovers(folder)
     if meta and meta.get("sha256") == sha and meta.get("settings") == settings and not force: return folder
     known = {"sha256": sha, "home": home, "origin": video_info(video), "bad_spans": [list(b) for b in bad]}
     with atomic_path(folder) as tmp: _write(video, tmp, index, chosen, settings, known, bar)

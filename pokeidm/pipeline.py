@@ -122,6 +122,7 @@ def _round(function, groups, options, executor, workers, take, bar):
             take(results); bar.update()
     return lost
 
+# %% ../nbs/11_pipeline.ipynb #a0c15234
 def run_all(function, groups, num_workers=4, executor="local", desc="", on_result=None, **options):
     """Run `function(*task, **options)` for every task of every list in `groups`, each list by one worker: `[(task, result, problem)]`.
 
