@@ -408,6 +408,7 @@ def _named(manifest):
     "The video ids in a manifest, which may be too large to be read as a whole."
     try:
         with open(manifest, encoding="utf-8") as f: return {json.loads(v) for line in f for v in set(re.findall(r'"video_id"\s*:\s*("(?:[^"\\]|\\.)*")', line))}
+    except FileNotFoundError: raise PokeidmError(f"{manifest} does not exist: check the path, or write it with `pokeidm groups`") from None
     except (OSError, ValueError) as e: raise PokeidmError(f"{manifest.name} cannot be read ({e}): make it again with `pokeidm groups`") from None
 
 _MANIFEST = re.compile(r"(.+)_(?:train|val)_\d+(?:_\d+)*_frames\.json")

@@ -143,7 +143,8 @@ def test_a_pipeline_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_
 def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(tmp_path):
     for k in range(3): clip(tmp_path/"raw_videos"/"toy"/f"v{k}.mp4", game(900, k), 160, 240)
     argv = ["-m", "pokeidm", "pipeline", "--extract", "--clean_videos_dir", "raw_videos", "--num_video_workers", "2"]
-    process = subprocess.Popen([sys.executable, *argv], cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, *argv], cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))                          # a background shell ignores it
     while not list(tmp_path.glob("pokemon_frames/toy/.v*.tmp")): assert process.poll() is None; time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
@@ -182,11 +183,15 @@ def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path)
     for k in range(4): clip(tmp_path/"raw"/"toy"/f"v{k}.mp4", game(300, k), 160, 240)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1") as cluster:
         address = cluster.scheduler_address.removeprefix("tcp://")
-        victim = next(iter(cluster.workers.values())).pid
-        threading.Timer(1.0, os.kill, (victim, signal.SIGKILL)).start()
+        killed = []
+        def assassin():
+            while not killed:
+                time.sleep(0.01)
+                for left in (tmp_path/"dask"/"toy").glob(".v*.tmp"): killed.append(int(left.name.split("-")[-1].split(".")[0])); os.kill(killed[0], signal.SIGKILL); return
+        threading.Thread(target=assassin, daemon=True).start()
         out = extract_all(tmp_path/"raw", tmp_path/"dask", executor=f"dask://{address}", target_height=80)
     extract_all(tmp_path/"raw", tmp_path/"one", num_video_workers=1, target_height=80)
-    assert not out["failed"] and len(out["done"]) == 4 and files(tmp_path/"dask") == files(tmp_path/"one")
+    assert killed and not out["failed"] and len(out["done"]) == 4 and files(tmp_path/"dask") == files(tmp_path/"one")
 
 def test_executors_that_are_not_there():
     for name, words in (("slurm", "not known"), ("dask://127.0.0.1:9", "no Dask scheduler")):
