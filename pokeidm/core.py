@@ -62,7 +62,8 @@ def _gone(owner):
     try: os.kill(int(pid), 0)
     except ProcessLookupError: return True
     except OSError: pass
-    return False
+    try: return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"      # ended, but nobody has asked how
+    except (OSError, IndexError): return False
 
 def clear_leftovers(path):
     "Clear away what killed processes left of `path`."

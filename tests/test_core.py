@@ -52,3 +52,10 @@ with core.atomic_path(path) as tmp:
     (tmp_path/".d.elsewhere-1.tmp").mkdir()                   # of another machine: not ours to judge
     with atomic_path(tmp_path/"d") as tmp: tmp.mkdir()
     assert len(list(tmp_path.iterdir())) == 2
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_process_that_ended_but_was_not_waited_for_is_gone(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "from pokeidm import core; from pathlib import Path; import sys; core._beside(Path(sys.argv[1]), 'tmp').mkdir()", tmp_path/"d"])
+    while not list(tmp_path.iterdir()) or open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[0] != "Z": time.sleep(0.01)
+    with atomic_path(tmp_path/"d") as tmp: tmp.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]; process.wait()
