@@ -79,18 +79,19 @@ class _Pipeline:
 
 # %% ../nbs/24_cli.ipynb #5ff0863f
 def _check(a):
-    "Everything that can be known to be wrong before the first stage begins."
+    "Everything that can be known to be wrong before the first stage begins; `games` and `drop` become what they name."
     from pokeidm.flags import DROP
     from pokeidm.frames import check_settings
+    from pokeidm.pipeline import check_executor
     from pokeidm.scrape import load_games
     if a.preset not in DROP: raise PokeidmError(f"there is no preset '{a.preset}': choose one of {', '.join(DROP)}")
     if a.use_s3 and not a.s3_bucket: raise PokeidmError("--use_s3 needs the name of a bucket: add --s3_bucket")
     if not 0 <= a.min_gameplay_ratio <= 1: raise PokeidmError("--min_gameplay_ratio cannot be used: give a share from 0 to 1")
     for name in ("num_video_workers", "num_upload_threads", "max_videos_per_game"):
         if getattr(a, name) < 1: raise PokeidmError(f"--{name} cannot be used: give a whole number of 1 or more")
-    if a.executor != "local" and not a.executor.startswith("dask://"): raise PokeidmError(f"executor '{a.executor}' is not known: use local or dask://host:port")
-    check_settings(**{k: getattr(a, k) for k in _SETTINGS}, drop=DROP[a.preset] if a.drop is None else a.drop)
-    load_games(a.games_file)
+    check_executor(a.executor)
+    a.drop, a.games = DROP[a.preset] if a.drop is None else tuple(a.drop), load_games(a.games_file)
+    check_settings(**{k: getattr(a, k) for k in _SETTINGS}, drop=a.drop)
 
 _SETTINGS = ("target_fps", "target_height", "jump_seconds", "max_static_seconds", "skip_intro", "skip_outro")
 
@@ -107,22 +108,18 @@ def _logged(stage, report, logs_dir):
 # %% ../nbs/24_cli.ipynb #f6708683
 def _scrape(a):
     from pokeidm.scrape import scrape
-    return scrape(a.raw_videos_dir, a.video_url, a.game_name, a.max_videos_per_game, a.cookies_file, a.games_file)
+    return scrape(a.raw_videos_dir, a.video_url, a.game_name, a.max_videos_per_game, a.cookies_file, a.games)
 
 def _clean(a):
     from pokeidm.pipeline import clean_videos
-    from pokeidm.scrape import load_games
-    return clean_videos(a.raw_videos_dir, a.clean_videos_dir, a.game_name, a.min_gameplay_ratio, a.max_videos_per_game, a.num_video_workers, a.executor,
-                        load_games(a.games_file))
+    return clean_videos(a.raw_videos_dir, a.clean_videos_dir, a.game_name, a.min_gameplay_ratio, a.max_videos_per_game, a.num_video_workers, a.executor, a.games)
 
 # %% ../nbs/24_cli.ipynb #48da9382
 def _extract(a):
     from pokeidm.pipeline import extract_all
-    from pokeidm.scrape import load_games
-    from pokeidm.flags import DROP
     options = {k: getattr(a, k) for k in (*_SETTINGS, "labels_dir")}
     return extract_all(a.clean_videos_dir, a.frames_dir, a.game_name, a.num_video_workers, a.executor, _uploader(a) if a.use_s3 else None, a.keep_local_videos,
-                       a.keep_local_frames or not a.use_s3, drop=DROP[a.preset] if a.drop is None else tuple(a.drop), games=load_games(a.games_file), **options)
+                       a.keep_local_frames or not a.use_s3, drop=a.drop, games=a.games, **options)
 
 def _uploader(a):
     from pokeidm.store import sync

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOISE', 'STILL', 'GRID', 'FEATURES', 'FLAGS', 'DROP', 'change_share', 'unexplained', 'palette_overlap', 'measure',
-           'find_flags']
+           'runs', 'find_flags']
 
 # %% ../nbs/07_flags.ipynb #680b5db5
 import numpy as np
@@ -138,11 +138,12 @@ def measure(pictures, fps=10.0, chunk=32):
     parts = [_measure(pictures[max(i - 1, 0):i + chunk], fps)[min(i, 1):] for i in range(0, len(pictures), chunk)]
     return np.concatenate(parts) if parts else np.zeros(0, FEATURES)
 
-# %% ../nbs/07_flags.ipynb #82e35e9b
-def _runs(flags):
+# %% ../nbs/07_flags.ipynb #cfbb4ff8
+def runs(flags):
     "[k, 2]: first row and end (exclusive) of every run of true."
     return np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, np.int8), [0]]))).reshape(-1, 2)
 
+# %% ../nbs/07_flags.ipynb #82e35e9b
 def _explain(f):
     "What explains each row, from the row before alone: scroll, fade, faint (perhaps the edge of a fade), jump; bool [n] each."
     light = np.diff(f["light"], prepend=f["light"][:1])/(f["light"] + 20)
@@ -173,7 +174,7 @@ def _fades(f, scroll, fade, faint, jump, fps):
         before, after = np.append(False, fade[:-1]), np.append(fade[1:], False)
         fade = fade | faint & (before | after) | jump & after
         if not k: faint = faint & ~scroll & (f["like"] > 0.95)
-    ends = _runs(fade)
+    ends = runs(fade)
     for a, b in zip(ends[:-1, 1], ends[1:, 0]):
         if b - a <= round(0.6*fps) and not scroll[a:b].any(): fade[a:b] = True
     return fade
@@ -246,7 +247,7 @@ def _written(f, a, b, panel):
 
 def _flashes(f, home, a):
     "Whether the picture went pale or dark and came back more than once between rows `home` and `a`."
-    return len(_runs(f["contrast"][home:a] < 0.6*f["contrast"][home])) > 1
+    return len(runs(f["contrast"][home:a] < 0.6*f["contrast"][home])) > 1
 
 # %% ../nbs/07_flags.ipynb #42cfbe93
 def _judge(f, home, spots, leaves, panel, fps):
@@ -291,7 +292,7 @@ def _flags(f, fps):
     for a, b, box in _panels(f, scroll | fade | jump | after, fps):
         flags["dialog" if box[3] - box[2] > 1.33*(box[1] - box[0]) else "menu"][a:b] = True
         scroll[a:min(a + round(0.4*fps), b)] = False                    # it was the panel that slid
-    breaks = [(0, 0), *sorted([*map(tuple, _runs(fade)), *((i, i) for i in np.flatnonzero(jump))])]
+    breaks = [(0, 0), *sorted([*map(tuple, runs(fade)), *((i, i) for i in np.flatnonzero(jump))])]
     visits, places = _interludes(f, breaks, np.append(np.flatnonzero(scroll), n), flags["dialog"] | flags["menu"], fps)
     for a, b, what in visits:
         for name in ("battle", "dialog", "menu"): flags[name][a:b] = name == what

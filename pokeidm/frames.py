@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['JUMPS', 'INTRO', 'LONG', 'RULES', 'why_dropped', 'digest', 'check_settings', 'extract', 'FrameStore', 'open_frames',
-           'list_videos', 'truth_of']
+           'open_layout', 'list_videos', 'truth_of']
 
 # %% ../nbs/08_frames.ipynb #5b1fa5e9
 import hashlib, os, re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-import av, numpy as np
+import numpy as np
 from .core import PokeidmError, atomic_path, clear_leftovers, progress, read_json, safe_name, write_json
-from .video import index_video, read_frames, sample_frames
+from .video import DAMAGED, index_video, read_frames, sample_frames
 from .labeler import load_labels, video_facts
 from .scrape import bad_spans, load_games, video_info
 from .view import find_view, scaler, target_size
-from .flags import DROP, FLAGS, find_flags, measure
+from .flags import DROP, FLAGS, find_flags, measure, runs
 
 # %% ../nbs/08_frames.ipynb #23f79581
 JUMPS = ("fade", "cut")     # flags after which extraction jumps ahead
@@ -58,14 +58,14 @@ def _segments(numbers, why, start):
 # %% ../nbs/08_frames.ipynb #0dd26ac3
 class _Shards:
     "Writes rows into `frames-00000.npy` …, at most `rows` each."
-    def __init__(self, folder, shape, rows=4096): self.folder, self.shape, self.rows, self.n, self.files = Path(folder), shape, rows, 0, []
+    def __init__(self, folder, shape, rows=4096): self.folder, self.shape, self.rows, self.n, self.files, self.size = Path(folder), shape, rows, 0, [], int(np.prod(shape))
     def add(self, picture):
         if self.n == self.rows*len(self.files):
             self.files.append(open(self.folder/f"frames-{len(self.files):05d}.npy", "w+b")); self._head(len(self.files) - 1, 0)
         self._at(self.n).write(np.ascontiguousarray(picture)); self.n += 1
     def _at(self, row):
         file = self.files[row//self.rows]
-        file.seek(self.first + row % self.rows*int(np.prod(self.shape)))
+        file.seek(self.first + row % self.rows*self.size)
         return file
     def _head(self, k, length):
         self.files[k].seek(0)
@@ -78,7 +78,7 @@ class _PackedRows(_Shards):
     def keep(self, rows):
         "Keep only `rows` (ascending); the others are overwritten by those that follow."
         for to, row in enumerate(rows):
-            if to != row: picture = self._at(row).read(int(np.prod(self.shape))); self._at(to).write(picture)
+            if to != row: picture = self._at(row).read(self.size); self._at(to).write(picture)
         self.n = len(rows)
     def close(self):
         "Give every file its length, remove those that are left over, and return the lengths."
@@ -89,7 +89,7 @@ class _PackedRows(_Shards):
             if k >= len(lengths): os.unlink(file.name)
         return lengths
     def _at_end(self, file, length):
-        file.truncate(self.first + length*int(np.prod(self.shape))); file.flush(); os.fsync(file.fileno())
+        file.truncate(self.first + length*self.size); file.flush(); os.fsync(file.fileno())
 
 # %% ../nbs/08_frames.ipynb #1fe5f478
 INTRO, LONG = 10.0, 600.0       # seconds left out at both ends of videos of at least `LONG` seconds that nobody labelled
@@ -121,7 +121,7 @@ def digest(path):
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 def _readable(path):
-    "The JSON object in `path`, or None: what cannot be read is made again."
+    "The JSON object in `path`, or None if there is none that can be read."
     try: meta = read_json(path)
     except PokeidmError: return None
     return meta if isinstance(meta, dict) else None
@@ -174,8 +174,9 @@ def extract(video, frames_dir, game=None, target_fps=10.0, target_height=160, la
     chosen = _chosen(video, index, settings, labels_dir, bad)
     settings["chosen"] = hashlib.sha256(np.concatenate(chosen).astype("<i8").tobytes()).hexdigest()[:16]
     folder, meta, home = _place(video, frames_dir, game, sha := digest(video))
-    clear_leftovers(folder)
-    if meta and meta.get("sha256") == sha and meta.get("settings") == settings and not force: return folder
+    if meta and meta.get("sha256") == sha and meta.get("settings") == settings and not force:
+        clear_leftovers(folder)             # of another process that was at it as well, and was killed
+        return folder
     known = {"sha256": sha, "home": home, "origin": video_info(video), "bad_spans": [list(b) for b in bad]}
     with atomic_path(folder) as tmp: _write(video, tmp, index, chosen, settings, known, bar)
     return folder
@@ -186,7 +187,7 @@ def _scaled(part, scale):
     numbers, pictures = [], []
     for number, frame in part:
         try: pictures.append(scale(frame)); numbers.append(number)
-        except (av.FFmpegError, OSError, ValueError): continue
+        except DAMAGED: continue
     return numbers, pictures
 
 def _store_rows(frames, scale, shards, fps, chunk=16):
@@ -203,6 +204,7 @@ def _store_rows(frames, scale, shards, fps, chunk=16):
             for picture in pictures: shards.add(picture)
     return np.array(numbers, np.int64), np.concatenate(features) if features else None
 
+# %% ../nbs/08_frames.ipynb #1a1e9dcf
 def _write(video, folder, index, chosen, settings, known, bar=False):
     "Decode, scale, measure, judge and write one video into the new folder `folder`."
     view = find_view(video, index, console=settings["console"])
@@ -240,8 +242,7 @@ def _judge(index, numbers, features, chosen, settings):
 
 def _spans(on, numbers):
     "Runs of true rows as `[[first source frame, last], ...]`."
-    edges = np.flatnonzero(np.diff(np.r_[0, on.astype(np.int8), 0]))
-    return [[int(numbers[a]), int(numbers[b - 1])] for a, b in edges.reshape(-1, 2)]
+    return [[int(numbers[a]), int(numbers[b - 1])] for a, b in runs(on)]
 
 # %% ../nbs/08_frames.ipynb #8d05e35b
 class FrameStore:
@@ -306,6 +307,13 @@ def open_frames(folder, fetch=None):
     if files := _image_files(folder): return _open_pictures(folder, files)
     raise PokeidmError(f"{folder} holds no frames: extract a video into it, or put PNG or JPEG files there")
 
+# %% ../nbs/08_frames.ipynb #ffd2652b
+def open_layout(folder, fetch=None):
+    "The `FrameStore` of a video whose shards may lie elsewhere: enough to know its rows, not to read them unless `fetch` can get them."
+    folder = Path(folder)
+    here = folder.parent.parent.joinpath if (folder/"meta.json").exists() else None
+    return open_frames(folder, fetch or here)
+
 # %% ../nbs/08_frames.ipynb #65d1df8d
 _COLUMNS = {"index": np.int32, "time": np.float64, "tick": np.int32, "change": np.float32}     # as lists they would be ten times as large
 
@@ -351,8 +359,6 @@ def list_videos(frames_dir):
 # %% ../nbs/08_frames.ipynb #61eac120
 def truth_of(video):
     "The truth file beside `video` (same name, `.json`) as a dict, or None if there is none."
-    path = Path(video).with_suffix(".json")
-    try: truth = read_json(path)
-    except PokeidmError: return None
-    lists = [truth.get(k) for k in ("actions", "motion")] if isinstance(truth, dict) and "fps" in truth else [None]
+    truth = _readable(Path(video).with_suffix(".json")) or {}
+    lists = [truth.get(k) for k in ("actions", "motion")] if "fps" in truth else [None]
     return truth if all(isinstance(l, list) and len(l) == len(lists[0]) for l in lists) else None

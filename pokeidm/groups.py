@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 import numpy as np
 from .core import PokeidmError, atomic_path, read_json
-from .frames import list_videos, open_frames
+from .frames import list_videos, open_frames, open_layout
 
 # %% ../nbs/10_groups.ipynb #eeffab4f
 def group_starts(segments, length, stride=1):
@@ -84,7 +84,7 @@ def write_groups(frames_dir, game=None, split=0.9, num_images_in_video=5, stride
     if num_images_in_video < 2 or stride < 1: raise PokeidmError("a group needs --num_images_in_video of 2 or more, and a stride of 1 or more")
     videos = [v for v in list_videos(frames_dir) if game in (None, v[0])]
     if not videos: raise PokeidmError(f"no extracted frames in {frames_dir}: run 'pokeidm pipeline --extract' first, or name another folder")
-    return {name: _write_game(name, [(v, f, _layout(f, fetch)) for g, v, f in videos if g == name], split, num_images_in_video, stride, seed, val_videos)
+    return {name: _write_game(name, [(v, f, open_layout(f, fetch)) for g, v, f in videos if g == name], split, num_images_in_video, stride, seed, val_videos)
             for name in sorted({v[0] for v in videos})}
 
 def _write_game(game, videos, split, length, stride, seed, val_videos):
@@ -110,10 +110,6 @@ def _split_segments(videos, split, seed, val_videos):
         return {"train": [(vid, store, before)], "val": [(vid, store, after)]}
     held = {names.get(v) for v in val_videos} if val_videos is not None else split_videos([v for v, *_ in videos], split, seed)[1]
     return {part: [v for v in videos if (v[0] in held) == (part == "val")] for part in ("train", "val")}
-
-def _layout(folder, fetch):
-    "The frames of a video of which perhaps only the `meta.json` is here."
-    return open_frames(folder, fetch or ((folder.parent.parent).joinpath if (folder/"meta.json").exists() else None))
 
 def _first_rows(store): return np.r_[0, store.ends[:-1]].astype(np.int64)   # of each shard
 

@@ -3,14 +3,13 @@ import json
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from pokeidm.flags import DROP, FEATURES, FLAGS, STILL, change_share, find_flags, measure
+from pokeidm.flags import DROP, FEATURES, FLAGS, STILL, change_share, find_flags, measure, runs
 from pokeidm.overworld import NATIVE, simulate
 from pokeidm.video import index_video, read_frames, sample_frames
 from pokeidm.view import View, scaler
 from clips import REAL, game
 
 def flags(pictures, fps=10.0, **k): return find_flags(measure(np.ascontiguousarray(pictures), fps), fps, **k)
-def runs(x): return np.flatnonzero(np.diff(np.concatenate([[0], x.astype(np.int8), [0]]))).reshape(-1, 2).tolist()
 def none(got, *names): return not any(got[name].any() for name in names)
 def fade(picture, rows=5, up=False):
     out = (picture*np.linspace(1, 0, rows + 1)[1:, None, None, None]).astype(np.uint8)
