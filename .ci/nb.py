@@ -1,6 +1,6 @@
 """Development helper for the notebooks.
 
-    python .ci/nb.py run nbs/17_lam.ipynb ...   execute and keep the outputs (flagged cells keep their stored ones)
+    python .ci/nb.py run nbs/18_lam.ipynb ...   execute and keep the outputs (flagged cells keep their stored ones)
     python .ci/nb.py run --slow nbs/...         execute the `slow` cells too (`--cuda` likewise)
     python .ci/nb.py readme                     render nbs/index.ipynb into README.md
 """

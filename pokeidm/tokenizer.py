@@ -139,10 +139,8 @@ def _decibels(error, changed):
     return {k: -10*torch.log10(v.clamp(min=1e-10)) for k, v in mse.items()}
 
 # %% ../nbs/16_tokenizer.ipynb #3ba99070
-class Tokenizer(_Layers):
-    "Frames float `[B, T, 3, H, W]` in [0, 1] ↔ latents `[B, T, h, w, d]` in [-1, 1] and indices `[B, T, h, w]` int64."
-    kind, Config = "tokenizer", TokenizerConfig
-
+class _Coder(_Layers):
+    "Encoding and decoding."
     def encode(self, frames, caches=None):
         "`(latents, indices)` of `frames`; `PokeidmError` if they are not of this tokenizer's height and width."
         q, indices, _ = self.quantizer(self.squeezed(frames, caches))
@@ -152,6 +150,11 @@ class Tokenizer(_Layers):
         "Frames of `latents`, clamped to [0, 1]; `PokeidmError` if they are another tokenizer's."
         check_latents(latents, self.grid, self.quantizer.dim)
         return self.pixels(latents.flatten(2, 3), caches).clamp(0, 1)
+
+# %% ../nbs/16_tokenizer.ipynb #5dcf64c7
+class Tokenizer(_Coder):
+    "Frames float `[B, T, 3, H, W]` in [0, 1] ↔ latents `[B, T, h, w, d]` in [-1, 1] and indices `[B, T, h, w]` int64."
+    kind, Config = "tokenizer", TokenizerConfig
 
     def loss(self, batch, progress=1.):
         "Training loss of `uint8 [B, T, H, W, 3]` and a dict of scalars for the log: psnr, changed_psnr, and how the words are used."
