@@ -21,8 +21,8 @@ from .flags import DROP
 from .frames import extract, list_videos, open_frames
 from .groups import SCROLL, Batches, Groups, write_groups
 from .lam import LAM, LAMConfig, hearing, knows_hero, label_frames, meet_hero, merge_codes, write_actions
-from .metrics import DIRECTIONS, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
-from .motion import matched_motion
+from .metrics import DIRECTIONS, NOISE, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
+from .motion import changed_points, matched_motion
 from .quant import check_levels
 from .store import open_store
 from .tokenizer import Tokenizer, TokenizerConfig
@@ -314,16 +314,22 @@ TRAINERS = {"tokenizer": _tokenizer, "lam": _lam, "dit": _dit}
 # %% ../nbs/22_recipes.ipynb #03397130
 @torch.no_grad()
 def acquainted(lam, store, most=192):
-    """`lam`, or a copy of it whose hero finder met the hero of this video, if it does not know him (`knows_hero`); where nothing ever scrolls, everybody who
-    moves counts. store: the `FrameStore` of the video."""
+    """`lam`, or a copy of it whose hero finder met the hero of this video, if it does not know him (`knows_hero`); where too little scrolls for that, everybody
+    who moves counts. store: the `FrameStore` of the video."""
     if not hasattr(lam.encoder, "hero") or len(store) < 2: return lam
     lam, change = copy.deepcopy(lam), np.asarray(store.meta["frames"]["change"])
     rows = np.nonzero(change[1:] >= SCROLL)[0]
     before, after = (_evenly(lam, store, (rows if len(rows) else np.arange(len(store) - 1)) + k, most) for k in (0, 1))
-    known, finds = knows_hero(lam.encoder.hero, before, after), (lam.encoder.hero(after) > 0).float().mean()
-    if known < .5: meet_hero(lam.encoder.hero, before, after)
-    elif not known >= .5 and not .0005 < finds < .05: lam.encoder.hero.forget()
+    known = knows_hero(lam.encoder.hero, before, after)
+    if known < .5 and len(rows) >= 32: meet_hero(lam.encoder.hero, before, after)
+    elif known < .5 or (known != known and not _found_among_movers(lam.encoder.hero, before, after)): lam.encoder.hero.forget()
     return lam
+
+def _found_among_movers(finder, before, after):
+    "Does the finder see its hero among what changes, in most of the pairs in which something does?"
+    where, size = changed_points(before, after, 64)
+    found = (finder(after).flatten(1).gather(1, where) > 0).any(1)[size[:, 0] > 2*NOISE]
+    return len(found) > 0 and bool(found.float().mean() > .5)
 
 def _evenly(lam, store, rows, most):
     rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
