@@ -54,7 +54,7 @@ def came_from(before, after, where, reach=REACH, same=.06):
     return (1 - (was - pick(after, where)[:, :, None]).abs().mean(1)/same).clamp(min=0)
 
 # %% ../nbs/17_motion.ipynb #4f783c81
-def relative_motion(before, after, weight=None, reach=REACH, least=7., power=4.):
+def relative_motion(before, after, weight=None, reach=REACH, least=9., power=4.):
     """Evidence `[B, S]`, sums to 1, that the hero moved by each shift of `star(reach)` against the ground, between frames float `[B, 3, H, W]` in [0, 1].
 
     weight: `[B, H, W]` in [0, 1], whose pixels of `after` count on a standing ground. least: so many matching pixels make a mover.
