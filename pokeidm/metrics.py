@@ -134,7 +134,9 @@ def read_actions(path):
     try:
         with open(path, newline="", encoding="utf-8") as f: reader = csv.DictReader(f); rows = list(reader)
         if not {"frame", "code"} <= set(reader.fieldnames or ()): raise ValueError("columns are missing")
-        return [{**r, "frame": int(r["frame"]), "code": int(r["code"])} for r in rows]
+        rows = [{**r, "frame": int(r["frame"]), "code": int(r["code"])} for r in rows]
+        if any(r["code"] < 0 or r["frame"] < 0 for r in rows): raise ValueError("frames and codes count from 0")
+        return rows
     except FileNotFoundError: raise PokeidmError(f"{path} does not exist: check the path") from None
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
         raise PokeidmError(f"{path} is not an actions file: it needs the columns {','.join(HEADER)}") from None
@@ -142,7 +144,8 @@ def read_actions(path):
 def score_file(pred, truth, K=8):
     "Scores of an actions CSV against a truth JSON: against the visible motion (`action_scores`), and against the pressed key."
     rows, truth = read_actions(pred), read_json(truth)
-    if not isinstance(truth, dict) or "motion" not in truth: raise PokeidmError("the truth file has no 'motion' list: see the README for its form")
+    if not isinstance(truth, dict) or not {"motion", "actions"} <= truth.keys():
+        raise PokeidmError("the truth file has no lists 'motion' and 'actions': see the README for its form")
     spans = [(a["frame"], b["frame"], a["code"]) for a, b in zip(rows, rows[1:]) if b["frame"] < len(truth["motion"])]
     if not spans: raise PokeidmError(f"{Path(pred).name} has no pair of frames that the truth file covers: are they of the same video?")
     codes, K = [c for *_, c in spans], max(K, 1 + max(c for *_, c in spans))

@@ -1,8 +1,9 @@
 """The numbers that everything else is judged by."""
+import json
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from pokeidm.core import PokeidmError
-from pokeidm.metrics import DIRECTIONS, action_scores, agreement, best_shift, changed_psnr, contingency, pair_truth, psnr, read_actions, usage
+from pokeidm.metrics import DIRECTIONS, action_scores, agreement, best_shift, changed_psnr, contingency, pair_truth, psnr, read_actions, score_file, usage
 
 codes = st.lists(st.integers(0, 7), min_size=5, max_size=60)
 
@@ -45,3 +46,9 @@ def test_pairs_cover_the_entries_after_the_first_frame():
 def test_a_file_that_is_no_actions_file(tmp_path, text):
     (tmp_path/"a.csv").write_text(text)
     with pytest.raises(PokeidmError, match="not an actions file"): read_actions(tmp_path/"a.csv")
+
+@pytest.mark.parametrize("rows, truth, says", [("0,0.0,-1,1.0,\n3,0.1,0,1.0,\n", {"motion": ["none"]*9, "actions": ["noop"]*9}, "not an actions file"),
+                                              ("0,0.0,1,1.0,\n3,0.1,0,1.0,\n", {"motion": ["none"]*9}, "'motion' and 'actions'")])
+def test_files_that_cannot_be_scored_are_one_line(tmp_path, rows, truth, says):
+    (tmp_path/"a.csv").write_text("frame,time,code,confidence,button\n" + rows); (tmp_path/"t.json").write_text(json.dumps(truth))
+    with pytest.raises(PokeidmError, match=says): score_file(tmp_path/"a.csv", tmp_path/"t.json")
