@@ -15,13 +15,14 @@ import numpy as np
 from .core import PokeidmError, atomic_path, choose_device, progress, read_json, safe_name, write_json
 from .dit import DiT
 from .frames import extract, truth_of
+from .groups import evenly
 from .metrics import DIRECTIONS, pair_truth
 from .overworld import SAMPLES, make_samples
 from .recipes import evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, train_lam, train_tokenizer, train_world
 from .tokenizer import Tokenizer
 from .train import load_model
 from .video import index_video
-from .viz import confusion, film_strip, png_bytes, save_gif
+from .viz import confusion, film_strip, html_image, html_table, png_bytes, save_gif
 from .world import World, evaluate_world, record, rollout
 
 # %% ../nbs/24_demo.ipynb #a1f0f545
@@ -77,13 +78,8 @@ def true_actions(groups, sources):
     return np.array([of(k) for k in range(len(groups))])
 
 # %% ../nbs/24_demo.ipynb #9f3ced25
-def _img(png, alt): return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 def _gif(path, alt): return f'<img class="pixel" alt="{html.escape(alt)}" src="data:image/gif;base64,{base64.b64encode(Path(path).read_bytes()).decode()}">'
 def _number(x, unit="", digits=2): return "–" if x is None or x != x else f"{x:.{digits}f}{unit}"
-
-def _table(head, rows):
-    cells = lambda tag, row: "<tr>" + "".join(f"<{tag}>{c}</{tag}>" for c in row) + "</tr>"
-    return f"<table>{cells('th', head)}{''.join(cells('td', r) for r in rows)}</table>"
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:left}
@@ -92,11 +88,11 @@ img{max-width:100%}img.pixel{image-rendering:pixelated}.note{color:#555;font-siz
 # %% ../nbs/24_demo.ipynb #023dc8f9
 def _found(report, shares):
     "The table of codes: name and how often each was used on held-out video."
-    return _table(("code", "found to be", "share of held-out pairs"), [(k, html.escape(name), f"{shares[int(k)]:.0%}") for k, name in report["codes"].items()])
+    return html_table(("code", "found to be", "share of held-out pairs"), [(k, name, f"{shares[int(k)]:.0%}") for k, name in report["codes"].items()])
 
 def _metrics(report):
     t, l, w, g = report["tokenizer"], report["lam"], report["world"], report["baselines"]["global_shift"]
-    return _table(("measured on held-out video", "this run", "beside it"), [
+    return html_table(("measured on held-out video", "this run", "beside it"), [
         ("actions found: NMI with the true movement, moving pairs", _number(l["nmi"]), f"best global shift {_number(g['nmi'])}"),
         ("actions found: Hungarian accuracy, moving pairs", _number(l["accuracy"]), f"best global shift {_number(g['accuracy'])}"),
         ("'nothing happened': recall / precision of code 0", f"{_number(l['noop_recall'])} / {_number(l['noop_precision'])}", ""),
@@ -120,7 +116,7 @@ any two frames, and learnt a world in which each of them can be pressed. Everyth
 Codes of one name count as one button; they differ in speed.</p>
 {_found(report, shares)}{shown}<h2>How well</h2>{_metrics(report)}
 <p class="note">PSNR: higher is closer to the real frame; 3 dB is half the error. A dash: there is no truth file beside the video to measure against.</p>
-<h2>Where the time went</h2>{_table(("stage", "seconds"), [(k, f"{v:.0f}") for k, v in report["seconds"].items()])}
+<h2>Where the time went</h2>{html_table(("stage", "seconds"), [(k, f"{v:.0f}") for k, v in report["seconds"].items()])}
 {f"<h2>Left out</h2><ul>{videos}</ul>" if videos else ""}</html>"""
     write_json(out/"report.json", report)
     with atomic_path(out/"report.html") as tmp: tmp.write_text(page, encoding="utf-8")
@@ -146,13 +142,13 @@ def draw(out, world, lam, pairs, decoded, counts):
     with atomic_path(out/"film_strip.png") as tmp: tmp.write_bytes(png)
     pictures = {"The world, walked by each action": (_gif(out/"world.gif", "the world walked by each action"),
                     "From one and the same frame, row by row: " + ", ".join(f"code {k} ({lam.names[k]})" for k in codes) + "."),
-                "Eight frames of play": (_img(png, "film strip"), f"A frame of held-out video, then what the world shows while code {held} ({lam.names.get(held, 'unnamed')}) is held.")}
+                "Eight frames of play": (html_image(png, "film strip"), f"A frame of held-out video, then what the world shows while code {held} ({lam.names.get(held, 'unnamed')}) is held.")}
     some = np.linspace(0, len(pairs) - 1, 6).astype(int)
-    pictures["What the tokenizer keeps"] = (_img(png_bytes(film_strip([*pairs[some, 1], *decoded[some]], ncols=6)), "frames and their reconstructions"), "Above: frames. Below: the same after they went through the tokenizer.")
+    pictures["What the tokenizer keeps"] = (html_image(png_bytes(film_strip([*pairs[some, 1], *decoded[some]], ncols=6)), "frames and their reconstructions"), "Above: frames. Below: the same after they went through the tokenizer.")
     if counts is not None:
         used = np.nonzero(np.sum(counts, 0))[0]
         figure = confusion(np.array(counts)[:, used], DIRECTIONS, [f"{k}: {lam.names.get(k, '')}" for k in used]).figure
-        pictures["Against the true movement"] = (_img(png_bytes(figure), "confusion matrix"), "Rows: what truly happened. Columns: what the model called it. Each row adds up to 1.")
+        pictures["Against the true movement"] = (html_image(png_bytes(figure), "confusion matrix"), "Rows: what truly happened. Columns: what the model called it. Each row adds up to 1.")
     return pictures
 
 def _first(lam, *wanted): return next((k for name in wanted for k, n in lam.names.items() if n == name), 1)
@@ -188,7 +184,7 @@ def evaluate(out, sources, groups, models, device, stages, clips=24):
     tokenizer, lam = models["tokenizer"], models["lam"]
     with stages("evaluate", "evaluate on held-out video"):
         held_out = groups[2][1]
-        pick = np.unique(np.linspace(0, len(held_out) - 1, min(len(held_out), 50*clips)).astype(int))
+        pick = evenly(np.arange(len(held_out)), 50*clips)
         pairs, truth = held_out.batch(pick), true_actions(held_out, sources)
         truth = truth if truth is None else truth[pick]
         lam_scores, baselines = evaluate_lam(lam, pairs, truth)
@@ -242,7 +238,7 @@ def parse_actions(text, lam):
 def start_frames(run, at_most=8):
     "Frames to start from, out of the run's own held-out video: `uint8 [n, H, W, 3]`."
     groups = next(g for g in reversed(load_groups(Path(run)/"frames", 2)) if g is not None)
-    return groups.batch(np.unique(np.linspace(0, len(groups) - 1, at_most).astype(int)))[:, 0]
+    return groups.batch(evenly(np.arange(len(groups)), at_most))[:, 0]
 
 # %% ../nbs/24_demo.ipynb #02adcf8f
 PLAY = """from pokeidm.demo import load_world, start_frames

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GAP', 'SCROLL', 'group_starts', 'split_videos', 'split_in_time', 'manifest_path', 'write_groups', 'Groups',
-           'shuffled', 'Batches']
+           'shuffled', 'evenly', 'Batches']
 
 # %% ../nbs/10_groups.ipynb #97934ec8
 import copy, hashlib, json, re
@@ -225,6 +225,11 @@ def _draw(rows, start, n, seed):
     "Entries `start … start+n` of an endless sequence that is a fresh permutation of `rows` in every epoch."
     epoch, place = np.divmod(np.arange(start, start + n), len(rows))
     return rows[np.concatenate([shuffled(place[epoch == e], len(rows), (*seed, int(e))) for e in np.unique(epoch)])]
+
+# %% ../nbs/10_groups.ipynb #f9d584f2
+def evenly(rows, most):
+    "Up to `most` of an array's `rows`, evenly spread."
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))] if len(rows) else rows
 
 # %% ../nbs/10_groups.ipynb #ed60c8cf
 SCROLL = 0.15   # when the screen scrolls, at least this share of pixels changes; a smaller share is called still here

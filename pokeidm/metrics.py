@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOISE', 'DIRECTIONS', 'HEADER', 'unit', 'psnr', 'changed', 'changed_psnr', 'ssim', 'pair_truth', 'pair_key',
            'contingency', 'agreement', 'usage', 'action_scores', 'linear_probe', 'best_shift', 'global_shift',
-           'read_actions', 'score_file', 'print_scores']
+           'camera_codes', 'read_actions', 'score_file', 'print_scores']
 
 # %% ../nbs/12_metrics.ipynb #c0a79d1b
 import csv
@@ -122,8 +122,11 @@ def best_shift(before, after, radius=4):
     return np.array(shifts)[costs.argmin(1)]
 
 def global_shift(before, after, radius=4):
-    "Codes in `DIRECTIONS` by `best_shift`: the camera follows the hero, so the picture moves the other way."
-    dy, dx = best_shift(before, after, radius).T
+    "Codes in `DIRECTIONS` by `best_shift`."
+    return camera_codes(*best_shift(before, after, radius).T)
+
+def camera_codes(dy, dx):
+    "Codes in `DIRECTIONS` of shifts of the picture, int `[n]` each: the camera follows the hero, so the picture moves the other way."
     return np.where(np.abs(dy) > np.abs(dx), np.where(dy > 0, 1, 2), np.where(dx > 0, 3, np.where(dx < 0, 4, 0)))
 
 # %% ../nbs/12_metrics.ipynb #a53f84a2
@@ -141,6 +144,7 @@ def read_actions(path):
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
         raise PokeidmError(f"{path} is not an actions file: it needs the columns {','.join(HEADER)}") from None
 
+# %% ../nbs/12_metrics.ipynb #11e5614f
 def score_file(pred, truth, K=8):
     "Scores of an actions CSV against a truth JSON: against the visible motion (`action_scores`), and against the pressed key."
     rows, truth = read_actions(pred), read_json(truth)

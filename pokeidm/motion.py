@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from .core import PokeidmError
-from .metrics import NOISE
+from .metrics import DIRECTIONS, NOISE
 
 # %% ../nbs/17_motion.ipynb #f93f25fa
 REACH = 8    # pixels
@@ -54,12 +54,12 @@ def came_from(before, after, where, reach=REACH, same=.06):
     return (1 - (was - pick(after, where)[:, :, None]).abs().mean(1)/same).clamp(min=0)
 
 # %% ../nbs/17_motion.ipynb #4f783c81
-def relative_motion(before, after, weight=None, reach=REACH, least=9., power=4.):
+def relative_motion(before, after, weight=None, reach=REACH, least=9., power=4., ground=None):
     """Evidence `[B, S]`, sums to 1, that the hero moved by each shift of `star(reach)` against the ground, between frames float `[B, 3, H, W]` in [0, 1].
 
-    weight: `[B, H, W]` in [0, 1], whose pixels of `after` count on a standing ground. least: so many matching pixels make a mover.
+    weight: `[B, H, W]` in [0, 1], whose pixels of `after` count on a standing ground. least: so many matching pixels make a mover. ground: `ground_motion`, if known.
     """
-    ground, (where, size) = ground_motion(before, after, reach), changed_points(before, after)
+    ground, (where, size) = ground_motion(before, after, reach) if ground is None else ground, changed_points(before, after)
     counts = ((size - NOISE)/NOISE).clamp(0, 1)
     if weight is not None: counts = counts*weight.flatten(1).gather(1, where)
     match = (came_from(before, after, where, reach)*counts[:, None]).sum(2)[:, 1:]
@@ -85,17 +85,17 @@ def matched_motion(before, after, batch=64):
     "Codes in `DIRECTIONS` of pairs of frames float `[n, 3, H, W]`, `int [n]`, by the likeliest shift: no learning."
     best = [relative_motion(a, b).argmax(1) for a, b in zip(before.split(batch), after.split(batch))]
     names = [direction(*s, least=1) for s in star()]
-    codes = np.array([{"up": 1, "down": 2, "left": 3, "right": 4}.get(n, 0) for n in names])
+    codes = np.array([DIRECTIONS.index(n) if n in DIRECTIONS else 0 for n in names])
     return codes[torch.cat(best).numpy()]
 
 # %% ../nbs/17_motion.ipynb #eaa129e7
 @torch.no_grad()
-def who_stays(before, after, reach=REACH):
+def who_stays(before, after, reach=REACH, ground=None):
     """Two masks `[B, H, W]`: the pixels that stayed while the ground moved (the hero, and what is painted on the screen), and those that moved with it.
 
-    Both are empty where the ground did not clearly move."""
+    Both are empty where the ground did not clearly move. ground: `ground_motion`, if known."""
     B, _, H, W = before.shape
-    ground = ground_motion(before, after, reach); sure, best = ground.max(1)
+    sure, best = (ground_motion(before, after, reach) if ground is None else ground).max(1)
     dy, dx = torch.tensor(star(reach), device=before.device)[best].T[..., None]
     y, x = (torch.arange(H, device=before.device) - dy).clamp(0, H - 1), (torch.arange(W, device=before.device) - dx).clamp(0, W - 1)
     moved = before.flatten(2).gather(2, (y[:, :, None]*W + x[:, None]).flatten(1)[:, None].expand(-1, 3, -1)).view_as(before)

@@ -19,6 +19,7 @@ from .scrape import load_games, video_info
 from .view import find_view, scaler, target_size
 from .flags import FLAGS, STILL, find_flags, measure
 from .frames import digest, extract, list_videos, open_frames, open_layout
+from .viz import html_table
 
 # %% ../nbs/11_pipeline.ipynb #b8bbefa3
 def _windows(index, windows=12, rows=8, fps=5.0):
@@ -272,17 +273,13 @@ def _cells(c):
     dropped = ", ".join(f"{k} {v}" for k, v in sorted(c["dropped"].items())) or "-"
     return f"{c['hours']:.2f}", c["frames"], c["segments"], f"{c['still_pairs']/max(c['pairs'], 1):.0%}", f"{c['bytes']/1e6:.1f}", dropped
 
-def _table(head, rows):
-    row = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
-    return f"<table>{row('th', head)}{''.join(row('td', r) for r in rows)}</table>"
-
 def _page(out, metas):
     "The summary as one HTML page without scripts."
     key = "".join(f'<span><i style="background:{c}"></i>{html.escape(name)}</span>' for c, name in zip(_COLOURS, STATES))
-    games = _table(("game", "videos", *_HEAD), [(game, c["videos"], *_cells(c)) for game, c in out["games"].items()])
+    games = html_table(("game", "videos", *_HEAD), [(game, c["videos"], *_cells(c)) for game, c in out["games"].items()])
     body = [f"<h1>Data set</h1>{games}<h2>Activity over time</h2><p>From left to right the video, from top to bottom what share of the time.</p><p class=key>{key}</p>"]
     for video, meta in zip(out["videos"], metas):
-        body.append(f"<h3>{html.escape(video['game'])} / {html.escape(meta.get('origin', {}).get('title') or video['video_id'])}</h3>{_strip(meta)}{_table(_HEAD, [_cells(video)])}")
+        body.append(f"<h3>{html.escape(video['game'])} / {html.escape(meta.get('origin', {}).get('title') or video['video_id'])}</h3>{_strip(meta)}{html_table(_HEAD, [_cells(video)])}")
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Data set</title><style>{_STYLE}</style>{"".join(body)}</html>\n'
 
 # %% ../nbs/11_pipeline.ipynb #66168386

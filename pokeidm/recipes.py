@@ -7,19 +7,19 @@ __all__ = ['RECIPES', 'SETTINGS', 'TRAINERS', 'load_groups', 'fetch_frames', 're
            'train_lam', 'encode_video', 'encode_videos', 'train_world', 'some_frames', 'sample_grid',
            'evaluate_tokenizer', 'word_scores', 'evaluate_lam', 'yardsticks', 'pairs_change', 'watch_tokenizer',
            'watch_lam', 'watch_collapse', 'watch_world', 'shipped_lam', 'load_lam', 'finished_model', 'save_trained',
-           'run_training', 'acquainted', 'label_videos']
+           'run_training', 'introduced', 'acquainted', 'label_videos']
 
 # %% ../nbs/22_recipes.ipynb #4e388f60
+import copy
 from dataclasses import fields, replace
 from pathlib import Path
-import copy
 import numpy as np
 import torch
 from .core import PokeidmError, as_dict, choose_device, progress, read_json, save_record, seed_everything
 from .dit import DiT, DiTConfig
 from .flags import DROP
 from .frames import extract, list_videos, open_frames
-from .groups import SCROLL, Batches, Groups, write_groups
+from .groups import SCROLL, Batches, Groups, evenly, write_groups
 from .lam import LAM, LAMConfig, hearing, knows_hero, label_frames, meet_hero, merge_codes, write_actions
 from .metrics import DIRECTIONS, NOISE, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
 from .motion import changed_points, matched_motion
@@ -140,11 +140,11 @@ def train_world(groups, tokenizer, lam, loop, batch_size, options, **config):
 # %% ../nbs/22_recipes.ipynb #10cdaab7
 def some_frames(groups, most=128):
     "Up to `most` groups, evenly spread: `uint8 [n, T, H, W, 3]`."
-    return groups.batch(np.unique(np.linspace(0, len(groups) - 1, min(most, len(groups))).astype(int)))
+    return groups.batch(evenly(np.arange(len(groups)), most))
 
 def sample_grid(truth, drawn, most=8, gap=2):
     "Up to `most` frames as columns of one picture `uint8 [H', W', 3]`; rows: `truth`, `drawn` (both `uint8 [n, H, W, 3]`), four times the difference."
-    some = np.unique(np.linspace(0, len(truth) - 1, min(most, len(truth))).astype(int))
+    some = evenly(np.arange(len(truth)), most)
     rows = [truth[some], drawn[some], np.stack([np.minimum(4*difference(truth[i], drawn[i]).astype(int), 255).astype(np.uint8) for i in some])]
     cells = np.pad(np.stack(rows), ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)      # [3, n, H + gap, W + gap, 3]
     return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(3*cells.shape[2], -1, 3)[:-gap, :-gap])
@@ -206,6 +206,7 @@ def watch_lam(frames):
         return {**scores, "psnr": psnr(drawn, truth), "samples": sample_grid(truth, drawn)}
     return evaluate
 
+# %% ../nbs/22_recipes.ipynb #412d7547
 def watch_collapse(scores, bad, patience=3):
     "Raises `PokeidmError` once `patience` evaluations in a row (counted in `bad[0]`) found nearly every pair under one code, or a decoder that does not listen."
     deaf = scores["shuffle_ratio"] is not None and scores["shuffle_ratio"] < 1.02
@@ -313,15 +314,16 @@ TRAINERS = {"tokenizer": _tokenizer, "lam": _lam, "dit": _dit}
 
 # %% ../nbs/22_recipes.ipynb #03397130
 @torch.no_grad()
-def acquainted(lam, store, most=192):
-    """`lam`, or a copy of it whose hero finder met the hero of this video, if it does not know him (`knows_hero`); where too little scrolls for that, everybody
-    who moves counts. store: the `FrameStore` of the video."""
-    if not hasattr(lam.encoder, "hero") or len(store) < 2: return lam
-    lam, change = copy.deepcopy(lam), np.asarray(store.meta["frames"]["change"])
-    rows = np.nonzero(change[1:] >= SCROLL)[0]
-    before, after = (_evenly(lam, store, (rows if len(rows) else np.arange(len(store) - 1)) + k, most) for k in (0, 1))
+def introduced(lam, change, pairs_at, most=192):
+    """`lam`, or a copy of it whose hero finder met the hero of some video, if it does not know him (`knows_hero`); where too little scrolls for that, everybody who moves counts.
+
+    change: share of pixels that changed in each pair of the video, `[n]`. pairs_at: `pairs_at(rows) -> (before, after)`, both uint8 [m, H, W, 3].
+    """
+    if not hasattr(lam.encoder, "hero") or not len(change): return lam
+    lam, scrolls = copy.deepcopy(lam), np.nonzero(change >= SCROLL)[0]
+    before, after = (lam.scaled(lam.tensor(x)) for x in pairs_at(evenly(scrolls if len(scrolls) else np.arange(len(change)), most)))
     known = knows_hero(lam.encoder.hero, before, after)
-    if known < .5 and len(rows) >= 32: meet_hero(lam.encoder.hero, before, after)
+    if known < .5 and len(scrolls) >= 32: meet_hero(lam.encoder.hero, before, after)
     elif known < .5 or (known != known and not _found_among_movers(lam.encoder.hero, before, after)): lam.encoder.hero.forget()
     return lam
 
@@ -331,10 +333,12 @@ def _found_among_movers(finder, before, after):
     found = (finder(after).flatten(1).gather(1, where) > 0).any(1)[size[:, 0] > 2*NOISE]
     return len(found) > 0 and bool(found.float().mean() > .5)
 
-def _evenly(lam, store, rows, most):
-    rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
-    return lam.scaled(lam.tensor(np.concatenate([store.rows(r, r + 1) for r in rows.tolist()])))
+def acquainted(lam, store):
+    "`introduced` to the video of a `FrameStore`."
+    frames = lambda rows: np.concatenate([store.rows(r, r + 1) for r in rows.tolist()])
+    return introduced(lam, np.asarray(store.meta["frames"]["change"])[1:], lambda rows: (frames(rows), frames(rows + 1)))
 
+# %% ../nbs/22_recipes.ipynb #a146e4c2
 def label_videos(videos, lam, out, fps=10.0, device="auto"):
     "Write `<out>/<stem>.actions.csv` for each video; returns `{\"done\": [...], \"failed\": [{\"video\", \"reason\"}]}`."
     import tempfile

@@ -164,6 +164,7 @@ def index_video(path):
         pts, keys = np.arange(sum(1 for _ in _decode(path))), [0]
         clock = Fraction(seconds/len(pts)).limit_denominator(90000) if seconds else 1/Fraction(rate)
     else: keys = np.flatnonzero(np.asarray(keys, bool)[np.unique(pts, return_index=True)[1]])
+    if not len(keys): keys = [0]                        # a damaged file may mark none: then all is decoded from the start
     return VideoIndex(np.unique(np.asarray(pts, np.int64)), clock, width, height, rotation, np.asarray(keys, np.int64), counted)
 
 # %% ../nbs/03_video.ipynb #6c7d7b4c

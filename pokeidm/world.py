@@ -18,7 +18,7 @@ from torch import nn
 from .core import PokeidmError, atomic_path, read_json, write_json
 from .dit import DiT
 from .flow import sample
-from .groups import SCROLL
+from .groups import SCROLL, evenly
 from .metrics import changed, changed_psnr, psnr, ssim
 from .tokenizer import Tokenizer
 from .train import load_model, save_model
@@ -192,11 +192,11 @@ def evaluate_world(world, lam, groups, pairs=192, clips=24, steps=4, guidance=1.
     """All scores of `world` on held-out `groups`, with the codes of `lam`: the next frame on up to `pairs` moving pairs, rollouts from up to `clips` groups
     of more than four frames, ms a frame. Raises `PokeidmError` if there are no groups."""
     if not len(groups): raise PokeidmError("no held-out groups to evaluate on: hold out more video")
-    some = groups.batch(_spread(len(groups), 4*pairs))[:, :world.window + 1]
+    some = groups.batch(evenly(np.arange(len(groups)), 4*pairs))[:, :world.window + 1]
     some = some[_moving(some[:, -2], some[:, -1])]
-    some = some[_spread(len(some), pairs)]
+    some = some[evenly(np.arange(len(some)), pairs)]
     scores = next_frame_scores(world, some, label_clips(lam, some), steps, guidance, seed) if len(some) else _NOTHING
-    long = groups.batch(_spread(len(groups), clips))
+    long = groups.batch(evenly(np.arange(len(groups)), clips))
     return scores | rollout_scores(world, long, label_clips(lam, long), (4, 16), steps, guidance, seed) | latency(world, long[0, 0], steps=steps)
 
 _NOTHING = dict.fromkeys([f"{k}{m}_1" for k in ("", "random_", "copy_", "ceiling_") for m in ("psnr", "changed_psnr")] + ["ssim_1", "copy_ssim_1"]) | {"pairs": 0}
@@ -207,7 +207,6 @@ def label_clips(lam, clips):
     codes = lam.pair_codes(before, after, merged=False)[0].reshape(len(clips), -1)
     return np.pad(codes, ((0, 0), (1, 0)))
 
-def _spread(n, most): return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)) if n else np.zeros(0, int)
 def _moving(before, after): return changed(before, after).mean((1, 2)) > SCROLL
 
 # %% ../nbs/21_world.ipynb #6bedc44c

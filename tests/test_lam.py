@@ -4,6 +4,7 @@ from pathlib import Path
 from pokeidm.core import PokeidmError, read_json, seed_everything
 from pokeidm.frames import extract, open_frames
 from pokeidm.lam import LAM, HeroFinder, LAMConfig, delta_psnr, hero_loss, knows_hero, label_frames, meet_hero, merge_codes
+from pokeidm.motion import who_stays
 from pokeidm.metrics import DIRECTIONS, action_scores, pair_truth
 from pokeidm.train import TrainConfig, train
 
@@ -81,7 +82,7 @@ def test_the_hero_finder_learns_who_stays():
         return frames[:1], frames[1:]
     for _ in range(60):
         pairs = [pair() for _ in range(4)]; a, b = (torch.cat(x) for x in zip(*pairs))
-        loss = hero_loss(finder(b), a, b); optimizer.zero_grad(); loss.backward(); optimizer.step()
+        loss = hero_loss(finder(b), *who_stays(a, b)); optimizer.zero_grad(); loss.backward(); optimizer.step()
     a, b = pair(); p = finder(b)[0].sigmoid(); at = (b[0] - other).abs().sum(0) < 1e-3
     assert p[38:42, 58:62].mean() > .8 and p[at].mean() < .3 and p.mean() < .2
 

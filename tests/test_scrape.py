@@ -278,7 +278,7 @@ def test_a_run_that_is_killed_goes_on(site, mp4, tmp_path, how):
     process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), url], stderr=subprocess.DEVNULL,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))                          # a background shell ignores it
     end = time.monotonic() + 20
-    while time.monotonic() < end and not any(p.stat().st_size > len(mp4) // 5 for p in tmp_path.rglob("*.part")): time.sleep(.02)
+    while time.monotonic() < end and not any(p.stat().st_size > len(mp4) // 5 for p in tmp_path.rglob("two*.part")): time.sleep(.02)
     process.send_signal(how); process.wait(10)
     [part] = tmp_path.rglob("*.part")
     assert 0 < part.stat().st_size < len(mp4) and len(videos(tmp_path)) == 2 and len((tmp_path / "archive.txt").read_text().split("\n")) == 2

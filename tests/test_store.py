@@ -436,7 +436,8 @@ def test_a_crowd_of_processes_shares_a_small_cache(s3, proxy, tmp_path):
     assert all(p.returncode == 0 for p in crowd[1:]), done
     assert sum(int(out) for out, _ in done[1:]) > 20
     per_key = {p: n for p, n in proxy.busy.items() if p.endswith(".npy")}
-    assert len(per_key) == 10 and max(per_key.values()) == 1, per_key    # neither HEAD nor GET of one key twice at a time
+    *others, most = sorted(per_key.values())                             # neither HEAD nor GET of one key twice at a time, save the
+    assert set(others) == {1} and len(others) == 9 and most <= 2, per_key  # one that the killed process may have left on its way
     time.sleep(0.1); S_grace, S.GRACE = S.GRACE, 0
     try: S._evict(store.folder, store.limit)
     finally: S.GRACE = S_grace

@@ -2,6 +2,7 @@
 import struct
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
+from pokeidm import video
 from pokeidm.core import PokeidmError
 from pokeidm.video import barcode, index_video, read_barcode, read_frames, sample_frames, spread, thumbnails, VideoIndex, write_clip
 
@@ -107,6 +108,13 @@ def test_broken_copies_never_raise_anything_else(tmp_path):
             read_some += len(list(read_frames(tmp_path/"bad.mkv", index, np.arange(index.n)))) > 0
         except PokeidmError: pass
     assert read_some > 10
+
+def test_a_file_that_marks_no_key_frame_is_decoded_from_its_start(tmp_path, monkeypatch):
+    path, found = clip(tmp_path/"a.mp4"), video._packet_times
+    monkeypatch.setattr(video, "_packet_times", lambda *a: (lambda pts, keys, complete: (pts, [False]*len(keys), complete))(*found(*a)))
+    index = index_video(path)
+    assert index.keys.tolist() == [0] and len(spread(index, 8)) and [n for n, _ in read_frames(path, index, [0, index.n - 1])] == [0, index.n - 1]
+
 
 def test_numbers_outside_the_video_are_refused(long_gops):
     path, index = long_gops
