@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIZES', 'ENCODERS', 'BROKEN', 'LAMConfig', 'squash', 'ShiftEmbedding', 'HeroFinder', 'hero_loss', 'hero_weight',
            'knows_hero', 'meet_hero', 'MotionEncoder', 'ActionBlock', 'warp', 'Decoder', 'pair_weights', 'check_config',
-           'half', 'LAM', 'displacements', 'name_codes', 'merge_codes', 'delta_psnr', 'hearing', 'label_frames',
-           'write_actions']
+           'half', 'LAM', 'displacements', 'name_codes', 'call_codes', 'merge_codes', 'delta_psnr', 'hearing',
+           'label_frames', 'write_actions']
 
 # %% ../nbs/18_lam.ipynb #b445dc42
 import csv
@@ -214,9 +214,8 @@ class _Looking(_Parts):
 
     def scaled(self, frames):
         "Frames `uint8 [..., H, W, 3]` as float `[..., 3, h, w]` in [0, 1] at the working size (area average)."
-        x = frames.movedim(-1, -3)
-        x = (x.float()/255).flatten(0, -4)
-        return F.interpolate(x, (self.config.height, self.config.width), mode="area").unflatten(0, frames.shape[:-3])
+        x, size = frames.movedim(-1, -3).float().flatten(0, -4)/255, (self.config.height, self.config.width)
+        return (x if x.shape[-2:] == size else F.interpolate(x, size, mode="area")).unflatten(0, frames.shape[:-3])
 
     @torch.no_grad()
     def vectors(self, before, after, batch=128):
@@ -288,6 +287,13 @@ def name_codes(lam, before, after, at_most=64):
     return codes
 
 # %% ../nbs/18_lam.ipynb #bb88bf49
+def call_codes(lam, names, use=None):
+    "Give the codes their `names`, `{code: name}`. Codes of one name count as one action (`lam.action`): the one most in `use [K]`, or 0 for 'none'; 'other' is no name."
+    lam.names = names
+    for k, name in names.items():
+        same = [k] if name == "other" else [j for j, other in names.items() if other == name]
+        lam.action[k] = 0 if name == "none" else max(same, key=lambda j: 0 if use is None else use[j])
+
 def merge_codes(lam, before, after):
     "Name the codes and let those that displace the picture in the same direction count as one action (`lam.action`)."
     use = np.bincount(name_codes(lam, before, after), minlength=lam.quantizer.vocab)
@@ -295,9 +301,7 @@ def merge_codes(lam, before, after):
     for k in [k for k, name in lam.names.items() if name == "other"]:      # half sure of something is still that
         near = max((j for j, name in lam.names.items() if name in DIRECTIONS[1:]), key=lambda j: book[k] @ book[j], default=k)
         if book[k] @ book[near] > .8: lam.names[k] = lam.names[near]
-    for k, name in lam.names.items():
-        same = [j for j, other in lam.names.items() if other == name and name in DIRECTIONS[1:]] or [k]
-        lam.action[k] = max(same, key=lambda j: use[j])
+    call_codes(lam, lam.names, use)
 
 # %% ../nbs/18_lam.ipynb #e11f5b6f
 @torch.no_grad()
@@ -333,9 +337,9 @@ def label_frames(lam, store, merged=True):
     broken = np.r_[store.flagged(BROKEN)[1:], False]
     return np.where(broken, 0, codes), np.where(broken, 0., confidence)
 
-def write_actions(path, meta, codes, confidence, names):
-    "Write the CSV `frame,time,code,confidence,button`, atomically."
+def write_actions(path, frames, codes, confidence, names):
+    "Write the CSV `frame,time,code,confidence,button`, atomically; `frames` has the `index` and `time` of every row."
     with atomic_path(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as f:
         out = csv.writer(f, lineterminator="\n"); out.writerow(HEADER)
-        for i, t, k, c in zip(meta["frames"]["index"], meta["frames"]["time"], codes, confidence):
+        for i, t, k, c in zip(frames["index"], frames["time"], codes, confidence):
             out.writerow([i, f"{t:.3f}", k, f"{c:.3f}", names.get(int(k), "")])

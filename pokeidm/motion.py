@@ -31,10 +31,11 @@ def opposite(evidence):
 def ground_motion(before, after, reach=REACH, sharp=30., most=.15):
     "How sure one can be that the whole picture moved by each shift of `star(reach)`: `[B, S]`, sums to 1. Frames float `[B, 3, H, W]` in [0, 1]."
     if min(before.shape[-2:]) < 2*reach + 8: raise PokeidmError(f"frames of {before.shape[-2]}x{before.shape[-1]} are too small to look for shifts of {reach} pixels: use larger ones")
-    inner = after[..., reach:-reach:2, reach:-reach:2]
+    inner = after[..., reach:-reach:2, reach:-reach:2].contiguous()
     h, w = inner.shape[-2:]
-    at = lambda dy, dx: before[..., reach - dy:, reach - dx:][..., :2*h:2, :2*w:2]
-    cost = torch.stack([(at(dy, dx) - inner).abs().mean(1).clamp(max=most).mean((1, 2)) for dy, dx in star(reach)], 1)
+    grid = [[before[..., y::2, x::2].contiguous() for x in (0, 1)] for y in (0, 1)]      # so that pixels that are compared lie side by side
+    at = lambda y, x: grid[y % 2][x % 2][..., y//2:y//2 + h, x//2:x//2 + w]
+    cost = torch.stack([(at(reach - dy, reach - dx) - inner).abs().mean(1).clamp(max=most).mean((1, 2)) for dy, dx in star(reach)], 1)
     return (-sharp*cost/(cost.mean(1, keepdim=True) + 1e-4)).softmax(1)
 
 # %% ../nbs/17_motion.ipynb #2290f5f1
