@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'rate', 'row', 'in_turn', 'repeat_clip', 'seek_and_save', 'decode_all', 'bench_extraction', 'bench_loading',
-           'bench_sync', 'bench_long', 'bench_models', 'bench_play', 'machine', 'bench']
+           'bench_sync', 'bench_long', 'seek_thumbnails', 'bench_labeler', 'bench_models', 'bench_play', 'machine',
+           'bench']
 
 # %% ../nbs/26_bench.ipynb #045eba79
 import io, json, os, platform, shutil, socket, statistics, subprocess, sys, tempfile, time, urllib.request
@@ -201,6 +202,62 @@ def bench_long(hours=4.0):
     return [row(f"extracting {hours:g} hours of 720p: time", "times real time", 3600*hours/out["seconds"]), row("... peak memory", "MB", mb.max()),
             row("... second half against second quarter", "MB", half, rest, "second quarter")]
 
+# %% ../nbs/26_bench.ipynb #7d82840f
+_LABELER = """
+import json, os, sys, time, ipykernel.ipkernel; start = time.perf_counter()      # a kernel is running already
+from pokeidm.labeler import TimelineLabeler, load_labels
+video, out = sys.argv[1:]; heard = []
+def send(content, buffers=None): heard.append((content["is"], time.perf_counter(), time.process_time()))
+def asked(kind, count, message, start=None):            # (seconds, CPU seconds) until each of `count` answers of one kind
+    here, t, c = len(heard), start or time.perf_counter(), time.process_time()
+    widget.answer(message)
+    while len(got := [(a - t, b - c) for k, a, b in heard[here:] if k == kind]) < count: time.sleep(0.002)
+    return got[:count]
+def look(*stills): return {"do": "look", "video": 0, "stills": stills, "first": 0, "last": 0}
+def page(f): return list(range(f, f + 1800, 6))
+widget = TimelineLabeler(video, out); widget.send = send; widget.answer({"do": "open"})
+got = {"first row": asked("still", 9, look(page(0)[:54]), start)[-1][0], "whole": asked("video", 1, {"do": "whole", "video": 0}, start)[0][0]}
+n = widget.session.video.labels.facts["frames"]
+starts = [(2 * k + 1) * n // 14 for k in range(7)]
+jumps = [asked("still", 300, look(page(f))) for f in starts]
+got |= {"jump": [j[8][0] for j in jumps], "window": [j[-1][0] for j in jumps], "cpu": [j[-1][1] for j in jumps]}
+asked("still", 600, look(page(0), page(1800))); got["prefetched"] = asked("still", 300, look(page(1800)))[-1][0]
+def edit(do, a, b): return asked("spans", 1, {"do": do, "video": 0, "first": a, "last": b})[0][0]
+edit("add", 0, n // 2); got["edits"] = [edit("add", n // 2 + 100 * k, n // 2 + 100 * k + 50) for k in range(20)]
+assert len(load_labels(out, video)) == len(widget.spans) > n // 2
+pictures = widget.session.pictures; data = next(iter(pictures.kept.values()))
+while pictures.size + len(data) < pictures.limit: pictures._keep(len(pictures.kept), bytes(bytearray(data)))
+asked("still", 300, look(page(90000)))
+got["mb"] = int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1024
+print(json.dumps(got)); sys.stdout.flush(); os._exit(0)
+"""
+
+# %% ../nbs/26_bench.ipynb #e6dad8f1
+def seek_thumbnails(video, first, count=300, step=6):
+    "CPU seconds of the usual way with OpenCV: one seek a thumbnail; None if that is not installed."
+    try: import cv2
+    except ImportError: return None
+    capture, start = cv2.VideoCapture(str(video)), time.process_time()
+    for f in range(first, first + count*step, step):
+        capture.set(cv2.CAP_PROP_POS_FRAMES, f)
+        cv2.resize(capture.read()[1], (128, 72))
+    return time.process_time() - start
+
+def bench_labeler(hours=4.0):
+    "What an annotator waits for in a long 720p video (Linux only), and the CPU time of a window beside one seek a thumbnail."
+    from pokeidm.overworld import render_clip
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d); video = d/"long.mp4"
+        render_clip(d/"minute.mp4", seconds=60, seed=0, scale=4.5, bars=100); repeat_clip(d/"minute.mp4", video, 3600*hours)
+        done = subprocess.run([sys.executable, "-c", _LABELER, video, d/"out"], capture_output=True, text=True)
+        if done.returncode: raise PokeidmError(f"the labeler could not be measured: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
+        got, usual = json.loads(done.stdout), seek_thumbnails(video, int(1800*hours*30))
+    cpu, ms = statistics.median(got["cpu"]), lambda s: 1000*s
+    return [row(f"labeler, {hours:g} hours of 720p: import, open, first row", "s", got["first row"]), row("... until all of it can be reached", "s", got["whole"]), row("... jump anywhere: first row, worst of 7", "s", max(got["jump"])),
+            row("... jump anywhere: window of 60 s, worst of 7", "s", max(got["window"])), row("... prefetched page", "ms", ms(got["prefetched"])),
+            row("... edit to disk, half of it valid, median of 20", "ms", ms(statistics.median(got["edits"]))), row("... worst of 20", "ms", ms(max(got["edits"]))),
+            row("... peak memory, cache full", "MB", got["mb"]), row("labeler: windows of 60 s", "windows/CPU-s", 1/cpu, usual and 1/usual, "one seek a thumbnail (OpenCV)")]
+
 # %% ../nbs/26_bench.ipynb #6493b0c2
 def bench_models(device):
     import torch
@@ -237,7 +294,7 @@ def machine():
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit or None}
 
 # %% ../nbs/26_bench.ipynb #a81e6f97
-PARTS = ("data", "models", "play", "long")      # the last only if it is asked for
+PARTS = ("data", "models", "play", "long", "labeler")      # the last two only if they are asked for
 
 def bench(json_path=None, device="auto", only=None):
     "Measure, print a table, write the record. Raises `PokeidmError` for an unknown part or where there is no clip to measure on."
@@ -251,6 +308,7 @@ def bench(json_path=None, device="auto", only=None):
     if only in (None, "models"): rows += bench_models(device)
     if only in (None, "play"): rows += bench_play(device)
     if only == "long": rows += bench_long()
+    if only == "labeler": rows += bench_labeler()
     for r in rows: print(f"{r['what']:34} {r['value']:12,.1f} {r['unit']:16}" + (f" {r['ratio']:6.1f} x {r['instead of']}" if r["ratio"] else ""))
     if json_path: write_json(json_path, {"machine": machine(), "rows": rows})
     return rows

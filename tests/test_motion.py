@@ -30,6 +30,27 @@ def test_weight_silences_a_mover():
     a, b = scene((54, 70), (20, 20), 0), scene((57, 70), (20, 20), 0)
     assert star()[relative_motion(a, b).argmax()] == (3, 0) and relative_motion(a, b, torch.zeros(1, 80, 120)).argmax() == 0
 
+def test_a_floor_of_tiles_moves_nobody(n=60):
+    "The floor that the hero uncovers looks like the floor one tile further, and his legs move; still he is seen where he goes."
+    found = 0
+    for seed in range(n):
+        g = torch.Generator().manual_seed(seed); floor, hero = torch.rand(1, 3, 80, 120, generator=g), torch.rand(3, 9, 9, generator=g); floor[..., 16:64, 24:96] = torch.rand(3, 8, 8, generator=g).repeat(1, 6, 9)
+        dy, dx = [(0, 3), (0, -3), (3, 0), (-3, 0)][seed % 4]; pair = [floor.clone(), floor.clone()]
+        for k, x in enumerate(pair): x[..., 36 + k*dy:, 50 + k*dx:][..., :9, :9] = hero*(.2 + .8*torch.rand(9, 9, generator=g))
+        found += star()[relative_motion(*pair).argmax()] == (dy, dx)
+    assert found >= .9*n, found
+
+def test_a_hero_who_treads_on_the_spot_stays(n=40):
+    "A quarter of his legs is what was two pixels further up before, the rest of him is as it was: with the hero's weights he stays, without them somebody moved."
+    moved = {True: 0, False: 0}
+    for seed in range(n):
+        g = torch.Generator().manual_seed(seed); floor, hero = torch.rand(1, 3, 80, 120, generator=g), torch.rand(3, 20, 8, generator=g)
+        legs, some = hero.clone(), torch.rand(10, 8, generator=g) < .25; legs[:, 10:][:, some] = hero[:, 8:18][:, some]
+        weight, pair = torch.zeros(1, 80, 120), [floor.clone(), floor.clone()]; weight[:, 30:50, 50:58] = 1
+        for x, figure in zip(pair, (hero, legs)): x[..., 30:50, 50:58] = figure
+        for known in moved: moved[known] += int(relative_motion(*pair, weight if known else None).argmax() > 0)
+    assert moved[False] > .9*n and moved[True] < moved[False] - .2*n, moved
+
 def test_who_stays_is_silent_on_a_standing_ground():
     a, b = scene((54, 70), (20, 20), 0), scene((57, 70), (20, 20), 0)
     assert not torch.cat(who_stays(a, b)).any()
