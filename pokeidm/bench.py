@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'rate', 'row', 'in_turn', 'repeat_clip', 'seek_and_save', 'decode_all', 'bench_extraction', 'bench_loading',
-           'bench_sync', 'bench_long', 'seek_thumbnails', 'bench_labeler', 'bench_models', 'bench_play', 'machine',
-           'bench']
+           'bench_sync', 'watched', 'bench_long', 'bench_label', 'seek_thumbnails', 'bench_labeler', 'bench_models',
+           'bench_play', 'machine', 'bench']
 
 # %% ../nbs/26_bench.ipynb #045eba79
 import io, json, os, platform, shutil, socket, statistics, subprocess, sys, tempfile, time, urllib.request
@@ -180,27 +180,45 @@ def bench_sync(count=2000, rounds=3):
     return [row("sync of small objects", "objects/s", count/t["ours"], count/t[name], name) for name in t if name != "ours"]
 
 # %% ../nbs/26_bench.ipynb #aad77431
-_LONG = """
-import json, sys, threading, time; from pathlib import Path; from pokeidm.frames import extract
+_WATCHED = """
+import json, sys, threading, time; from pathlib import Path
 mb, start = [], time.perf_counter()
 def watch():
     while True: mb.append(int(Path("/proc/self/statm").read_text().split()[1])*4096/1e6); time.sleep(0.25)
 threading.Thread(target=watch, daemon=True).start()
-extract(sys.argv[1], sys.argv[2], "bench", target_height=80, max_static_seconds=0, drop=())
+WORK
 print(json.dumps({"seconds": time.perf_counter() - start, "mb": mb}))
 """
 
+def watched(work, *args):
+    "Run the Python line `work` with `args` in a process of its own (Linux only): its seconds, and its memory in MB four times a second."
+    done = subprocess.run([sys.executable, "-c", _WATCHED.replace("WORK", work), *map(str, args)], capture_output=True, text=True)
+    if done.returncode: raise PokeidmError(f"the run could not be measured: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
+    out = json.loads(done.stdout.splitlines()[-1])
+    return out["seconds"], np.array(out["mb"])
+
+def _grown(mb): return mb[len(mb)//2:].mean(), mb[len(mb)//4:len(mb)//2].mean()
+
 def bench_long(hours=4.0):
-    "Peak memory of extracting a long video, and how it grew over the second half (Linux only)."
+    "Peak memory of extracting a long video, and how it grew over the second half."
     from pokeidm.overworld import render_clip
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         render_clip(d/"minute.mp4", seconds=60, seed=0, scale=4.5, bars=100); repeat_clip(d/"minute.mp4", d/"long.mp4", 3600*hours)
-        out = json.loads(subprocess.run([sys.executable, "-c", _LONG, d/"long.mp4", d/"frames"], capture_output=True, text=True, check=True).stdout)
-    mb = np.array(out["mb"])
-    half, rest = mb[len(mb)//2:].mean(), mb[len(mb)//4:len(mb)//2].mean()
-    return [row(f"extracting {hours:g} hours of 720p: time", "times real time", 3600*hours/out["seconds"]), row("... peak memory", "MB", mb.max()),
-            row("... second half against second quarter", "MB", half, rest, "second quarter")]
+        seconds, mb = watched('from pokeidm.frames import extract; extract(sys.argv[1], sys.argv[2], "bench", target_height=80, max_static_seconds=0, drop=())', d/"long.mp4", d/"frames")
+    return [row(f"extracting {hours:g} hours of 720p: time", "times real time", 3600*hours/seconds), row("... peak memory", "MB", mb.max()),
+            row("... second half against second quarter", "MB", *_grown(mb), "second quarter")]
+
+# %% ../nbs/26_bench.ipynb #c8cbb09d
+def bench_label(hours=1.0):
+    "How many hours of video the model that ships labels in an hour, and the memory that it takes."
+    from pokeidm.overworld import render_clip
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)
+        render_clip(d/"minute.mp4", seconds=60, seed=0, scale=3); repeat_clip(d/"minute.mp4", d/"long.mp4", 3600*hours)
+        seconds, mb = watched('from pokeidm.label import label_videos; from pokeidm.recipes import shipped_lam; label_videos([sys.argv[1]], shipped_lam(), sys.argv[2], device="cpu")', d/"long.mp4", d/"labels")
+    return [row(f"labelling {hours:g} hours of 480p: time", "times real time", 3600*hours/seconds), row("... peak memory", "MB", mb.max()),
+            row("... second half against second quarter", "MB", *_grown(mb), "second quarter")]
 
 # %% ../nbs/26_bench.ipynb #7d82840f
 _LABELER = """
@@ -294,7 +312,7 @@ def machine():
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "commit": commit or None}
 
 # %% ../nbs/26_bench.ipynb #a81e6f97
-PARTS = ("data", "models", "play", "long", "labeler")      # the last two only if they are asked for
+PARTS = ("data", "models", "play", "long", "label", "labeler")      # the last three only if they are asked for
 
 def bench(json_path=None, device="auto", only=None):
     "Measure, print a table, write the record. Raises `PokeidmError` for an unknown part or where there is no clip to measure on."
@@ -308,6 +326,7 @@ def bench(json_path=None, device="auto", only=None):
     if only in (None, "models"): rows += bench_models(device)
     if only in (None, "play"): rows += bench_play(device)
     if only == "long": rows += bench_long()
+    if only == "label": rows += bench_label()
     if only == "labeler": rows += bench_labeler()
     for r in rows: print(f"{r['what']:34} {r['value']:12,.1f} {r['unit']:16}" + (f" {r['ratio']:6.1f} x {r['instead of']}" if r["ratio"] else ""))
     if json_path: write_json(json_path, {"machine": machine(), "rows": rows})

@@ -261,7 +261,7 @@ class _Play:
 
 @command("bench", help="throughput and latency on this machine")
 class _Bench:
-    def flags(p): p.flag("json", help="also write the record there"); p.flag("device", "auto"); p.flag("only", help="one of: data, models, play, long, labeler")
+    def flags(p): p.flag("json", help="also write the record there"); p.flag("device", "auto"); p.flag("only", help="one of: data, models, play, long, label, labeler")
     def run(a):
         from pokeidm.bench import bench
         bench(a.json, a.device, a.only)
