@@ -22,7 +22,7 @@ from .metrics import DIRECTIONS, action_scores, agreement, camera_codes, conting
 from .motion import matched_motion
 from .quant import kmeans
 from .label import introduced
-from .recipes import yardsticks
+from .recipes import pairs_change, yardsticks
 from .video import index_video, read_frames
 from .view import find_view, scaler, target_size
 from .viz import confusion, film_strip, html_image, html_table, new_figure, png_bytes, to_uint8
