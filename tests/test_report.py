@@ -28,7 +28,7 @@ def scrolling(steps=60, h=48, w=64, seed=0):
 @pytest.fixture(scope="module", autouse=True)
 def stranger():
     "Getting to know the hero of a clip is tested elsewhere, and takes seconds."
-    with pytest.MonkeyPatch.context() as patch: patch.setattr("pokeidm.recipes.meet_hero", lambda *_: 1.); yield
+    with pytest.MonkeyPatch.context() as patch: patch.setattr("pokeidm.label.meet_hero", lambda *_: 1.); yield
 
 @pytest.fixture(scope="module")
 def lam():
