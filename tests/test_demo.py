@@ -14,7 +14,7 @@ def run(*argv): return subprocess.run(command(*argv), capture_output=True, text=
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")/"out"
-    argv = ("demo", "--out", out, "--video", SAMPLES/"overworld_train_2.mp4", SAMPLES/"overworld_heldout.mp4", ROOT/"README.md", "--minutes", "4")
+    argv = ("demo", "--out", out, "--video", SAMPLES/"overworld_train_2.mp4", SAMPLES/"overworld_heldout.mp4", ROOT/"README.md", "--minutes", "3")
     child = subprocess.Popen(command(*argv), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 300
     while not (out/"lam/model/config.json").exists() and child.poll() is None and time.time() < deadline: time.sleep(0.1)
