@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from .core import PokeidmError, atomic_path, progress, read_json, write_json
 from .flags import FEATURES, find_flags, measure
+from .frames import home_of
 from .groups import SCROLL, evenly
 from .labeler import jpeg, video_digest
 from .lam import BROKEN, call_codes, knows_hero, meet_hero, write_actions
@@ -28,7 +29,7 @@ from .view import find_view, scaler, target_size
 
 # %% ../nbs/23_label.ipynb #0b4fdb99
 class Footage:
-    """The frames of a video at `fps`, none left out, cleaned and scaled to `height` as `extract` does it, read from the file when asked for.
+    """The frames of a video at `fps`, none left out, cleaned and scaled to `height` (at least 40, for the flags) as `extract` does it, read from the file when asked for.
 
     `numbers` int64 [n]: the source frame of each row; `ticks` int64 [n]: the moment tick/fps it stands for. Raises `PokeidmError` if `video` is none.
     """
@@ -37,7 +38,7 @@ class Footage:
         self.fps = min(fps, self.index.fps or fps)
         self.numbers, self.ticks = sample_frames(self.index, self.fps)
         view = find_view(video, self.index)
-        self.scale = scaler(view, *target_size(view, height))
+        self.scale = scaler(view, *target_size(view, max(40, height)))
     def __len__(self): return len(self.numbers)
 
     def read(self, rows):
@@ -176,7 +177,7 @@ def _request(video, lam, fps):
     for name, x in lam.state_dict().items(): weights.update(name.encode() + x.cpu().numpy().tobytes())
     with open_video(video): return {"version": 1, "video": Path(video).name, "digest": video_digest(video), "fps": float(fps), "lam": weights.hexdigest()[:16]}
 
-def _home(video): return hashlib.sha256(str(Path(video).resolve()).encode()).hexdigest()[:12]
+
 
 # %% ../nbs/23_label.ipynb #ad72ebd7
 def label_video(video, lam, out="labels", fps=10.0, bar=False):
@@ -187,15 +188,15 @@ def label_video(video, lam, out="labels", fps=10.0, bar=False):
     path, request = Path(out)/f"{Path(video).stem}.actions.csv", _request(video, lam, fps)
     made = read_json(path.with_suffix(".json")) if path.with_suffix(".json").exists() else {}
     if path.exists() and {k: made.get(k) for k in request} == request: return path
-    if made.get("digest", request["digest"]) != request["digest"] and made.get("home") != _home(video):
+    if made.get("digest", request["digest"]) != request["digest"] and made.get("home") != home_of(video):
         raise PokeidmError(f"{path} has the labels of another video of this name: rename {video}, or choose another folder with --out")
-    journal, footage = path.with_name(f".{path.stem}.journal"), Footage(video, fps, max(40, lam.config.height))
+    journal, footage = path.with_name(f".{path.stem}.journal"), Footage(video, fps, lam.config.height)
     if not (journal/"request.json").exists() or read_json(journal/"request.json") != request:
         shutil.rmtree(journal, ignore_errors=True); write_json(journal/"request.json", request)
     if not (journal/"lam").is_dir():
         met = introduced(lam, *some_pairs(footage)); save_model(met, journal/"lam", names=met.names)
     write_labels(path, footage, label_rows(footage, load_lam(journal/"lam", lam.action.device), journal, bar=bar), lam.names)
-    write_json(path.with_suffix(".json"), {**request, "home": _home(video)})
+    write_json(path.with_suffix(".json"), {**request, "home": home_of(video)})
     shutil.rmtree(journal, ignore_errors=True)
     return path
 
@@ -207,7 +208,7 @@ def label_videos(videos, lam, out="labels", fps=10.0, device="auto", examples=""
     """
     lam, summary = load_lam(lam, device), {"done": [], "failed": []}
     if examples:
-        footage = Footage(videos[0], fps, max(40, lam.config.height))
+        footage = Footage(videos[0], fps, lam.config.height)
         (frames, buttons), met = read_examples(examples), introduced(lam, *some_pairs(footage))
         before, after, kept = example_pairs(footage, frames)
         name_by_examples(met, before, after, [buttons[i] for i in kept])

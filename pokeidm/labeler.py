@@ -14,14 +14,12 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from threading import RLock
-from types import SimpleNamespace
 
 import numpy as np
 from .core import PokeidmError, atomic_path, read_json, write_json
-from .video import VideoIndex, _first_frame, _packet_times, index_video, open_video, read_frames, sample_frames, spread, to_rgb
+from .video import VideoIndex, _first_frame, _in_order, _packet_times, index_video, open_video, read_frames, sample_frames, spread, to_rgb
 
 # %% ../nbs/04_labeler.ipynb #5cdac1c7
 def _merge(pairs):
@@ -330,13 +328,12 @@ def jpeg(picture, width, height):
 def glimpse(path, packets=2000, unsure=64):
     "(`VideoIndex` of the first `packets` frames of `path` or fewer, whether that is the whole video)."
     with open_video(path) as (container, stream):
-        pts, keys, complete = _packet_times(SimpleNamespace(demux=lambda s: islice(container.demux(s), packets)), stream)
+        pts, keys, complete = _packet_times(container, stream, packets)
         clock, whole = stream.time_base, len(pts) + 1 < packets or not complete or container.format.name == "avi"
     if whole: return index_video(path), True
     rotation, width, height = _first_frame(path)
-    pts, order = np.unique(np.asarray(pts, np.int64), return_index=True)
-    keys = np.flatnonzero(np.asarray(keys, bool)[order][:-unsure])
-    return VideoIndex(pts[:-unsure], clock, width, height, rotation, keys), False
+    pts, keys = _in_order(pts, keys)
+    return VideoIndex(pts[:-unsure], clock, width, height, rotation, keys[keys < len(pts) - unsure]), False
 
 # %% ../nbs/04_labeler.ipynb #f4c3f331
 class _Open:

@@ -17,10 +17,10 @@ import torch
 from .core import PokeidmError, as_dict, choose_device, progress, read_json, save_record, seed_everything
 from .dit import DiT, DiTConfig
 from .flags import DROP
-from .frames import extract, list_videos, open_frames
+from .frames import extract, list_videos
 from .groups import SCROLL, Batches, Groups, evenly, write_groups
 from .lam import LAM, LAMConfig, hearing, label_frames, merge_codes
-from .metrics import DIRECTIONS, NOISE, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
+from .metrics import DIRECTIONS, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
 from .motion import matched_motion
 from .quant import check_levels
 from .store import open_store

@@ -11,6 +11,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 import av, numpy as np
 from .core import PokeidmError
@@ -120,16 +121,22 @@ class VideoIndex:
         return _nearest(self.times, seconds)
 
 # %% ../nbs/03_video.ipynb #5886a8d5
-def _packet_times(container, stream):
-    "(pts, is it a key frame, do all packets have pts) of every packet that shows a picture; ends quietly where the file breaks off."
+def _packet_times(container, stream, most=None):
+    "(pts, is it a key frame, do all packets have pts) of every packet that shows a picture, among the first `most`; ends quietly where the file breaks off."
     pts, keys, complete = [], [], True
     try:
-        for packet in container.demux(stream):
+        for packet in islice(container.demux(stream), most):
             if not packet.size or packet.is_discard or packet.is_corrupt: continue
             if packet.pts is None: complete = False; break
             pts.append(packet.pts); keys.append(packet.is_keyframe)
     except DAMAGED: pass
     return pts, keys, complete
+
+def _in_order(pts, keys):
+    "pts as they are shown, and the numbers of the key frames; a damaged file may mark none: then all is decoded from the start."
+    pts, order = np.unique(np.asarray(pts, np.int64), return_index=True)
+    keys = np.flatnonzero(np.asarray(keys, bool)[order])
+    return pts, keys if len(keys) else np.zeros(1, np.int64)
 
 # %% ../nbs/03_video.ipynb #1051e1d5
 def _decode(path):
@@ -161,11 +168,10 @@ def index_video(path):
         counted = not complete or not pts or container.format.name == "avi"
         clock, rate, seconds = stream.time_base, stream.average_rate or 30, (container.duration or 0)/av.time_base
     if counted:
-        pts, keys = np.arange(sum(1 for _ in _decode(path))), [0]
+        pts = np.arange(sum(1 for _ in _decode(path))); keys = pts == 0
         clock = Fraction(seconds/len(pts)).limit_denominator(90000) if seconds else 1/Fraction(rate)
-    else: keys = np.flatnonzero(np.asarray(keys, bool)[np.unique(pts, return_index=True)[1]])
-    if not len(keys): keys = [0]                        # a damaged file may mark none: then all is decoded from the start
-    return VideoIndex(np.unique(np.asarray(pts, np.int64)), clock, width, height, rotation, np.asarray(keys, np.int64), counted)
+    pts, keys = _in_order(pts, keys)
+    return VideoIndex(pts, clock, width, height, rotation, keys, counted)
 
 # %% ../nbs/03_video.ipynb #6c7d7b4c
 def sample_frames(index, fps):

@@ -1,5 +1,5 @@
 """Labelling: it goes on where it was killed, to the same bytes; what goes wrong is one line; a new hero is met."""
-import os, signal, subprocess, sys, time
+import signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, strategies as st

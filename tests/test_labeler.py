@@ -8,7 +8,7 @@ from pokeidm import labeler
 from pokeidm.core import PokeidmError
 from pokeidm.labeler import (History, Labels, Session, Spans, TimelineLabeler, _numbers, actions, append_journal, find_suggestions, glimpse, labels_path, load_labels,
                              progress_of, read_journal, save_labels, suggest, video_digest, video_facts)
-from pokeidm.video import barcode, index_video, read_barcode, write_clip
+from pokeidm.video import barcode, index_video, read_barcode, read_frames, write_clip
 
 N = 40
 pair = st.tuples(st.integers(0, N - 1), st.integers(0, N - 1)).map(sorted)
@@ -99,6 +99,13 @@ def test_the_first_minute_is_numbered_like_the_whole(tmp_path, make):
     index = index_video(path)
     assert not whole and 40 < part.n < 120 and np.array_equal(part.pts, index.pts[:part.n]) and part.time_base == index.time_base
     assert np.array_equal(part.keys, index.keys[index.keys < part.n]) and glimpse(path)[1]
+
+
+def test_a_first_minute_that_marks_no_key_frame_can_be_read(tmp_path, monkeypatch):
+    path, found = clip(tmp_path / "a.mp4", n=200), labeler._packet_times
+    monkeypatch.setattr(labeler, "_packet_times", lambda *a: (lambda pts, keys, complete: (pts, [False] * len(keys), complete))(*found(*a)))
+    part, whole = glimpse(path, packets=120)
+    assert not whole and part.keys.tolist() == [0] and [n for n, _ in read_frames(path, part, [5])] == [5]
 
 
 def test_a_long_video_is_shown_before_it_is_indexed_and_edits_wait(tmp_path, monkeypatch):

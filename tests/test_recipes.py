@@ -7,7 +7,7 @@ from pokeidm.cli import main
 from pokeidm.core import PokeidmError
 from pokeidm.frames import extract
 from pokeidm.groups import Batches, write_groups
-from pokeidm.recipes import evaluate_tokenizer, load_groups, load_lam, recipe, shipped_lam, watch_collapse
+from pokeidm.recipes import evaluate_tokenizer, load_groups, recipe, watch_collapse
 from pokeidm.tokenizer import Tokenizer
 from pokeidm.train import load_model
 
