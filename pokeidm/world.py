@@ -4,13 +4,10 @@
 
 # %% auto #0
 __all__ = ['World', 'encode', 'decode', 'on_grid', 'next_latents', 'as_frames', 'Game', 'rollout', 'next_frame_scores',
-           'rollout_scores', 'latency', 'evaluate_world', 'label_clips', 'save_world', 'load_world', 'record', 'Player',
-           'WorldPlayer']
+           'rollout_scores', 'latency', 'evaluate_world', 'label_clips', 'save_world', 'load_world', 'record']
 
 # %% ../nbs/21_world.ipynb #8531752a
 import time
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 import numpy as np
 import torch
@@ -249,55 +246,3 @@ def _write_mp4(frames, path, fps, scale):
                 for f in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(f.repeat(scale, 0).repeat(scale, 1))))
                 out.mux(stream.encode())
         except av.FFmpegError as e: raise PokeidmError(f"cannot write {path.name} as video ({e}): record a .gif, or elsewhere") from None
-
-# %% ../nbs/21_world.ipynb #86d07974
-class Player:
-    "The kernel's side of the player: `handle` takes a message of the page and returns its answers, pairs of (content, buffers)."
-    def __init__(self, world, start_frames, names=None):
-        self.world, self.starts = world, np.asarray(start_frames)
-        if self.starts.ndim == 3: self.starts = self.starts[None]
-        self.names = {int(k): str(v) for k, v in (names or world.names).items()}
-        self.reset(0)
-
-    def reset(self, start): self.game = Game(self.world, self.starts[int(start)])
-
-    def handle(self, message):
-        try:
-            do, began = message.get("do"), time.perf_counter()
-            if do == "step": self.game.step(message["code"], int(message.get("steps", 4)), float(message.get("guidance", 1)))
-            elif do == "reset": self.reset(message.get("start", 0))
-            elif do != "open": raise PokeidmError(f"unknown message {do!r}")
-            return [_about(self)]*(do == "open") + [_picture(self.game, 1000*(time.perf_counter() - began))]
-        except (PokeidmError, LookupError, TypeError, ValueError) as e: return [({"is": "error", "text": str(e)}, [])]
-
-# %% ../nbs/21_world.ipynb #41f605c4
-def _about(player):
-    height, width = player.game.frame.shape[:2]
-    keys = [{"code": k, "name": player.names.get(k, "")} for k in range(player.world.actions)]
-    return {"is": "world", "width": width, "height": height, "starts": len(player.starts), "keys": keys}, []
-
-def _picture(game, ms): return {"is": "frame", "count": game.count, "ms": round(ms)}, [np.ascontiguousarray(game.frame).tobytes()]
-
-# %% ../nbs/21_world.ipynb #6a83a8df
-@cache
-def _widget_class():
-    "The anywidget class, made when it is first needed: everything above works without anywidget."
-    try: import anywidget
-    except ImportError: raise PokeidmError("the player needs anywidget: pip install 'pokeidm[notebooks]'") from None
-
-    class Widget(anywidget.AnyWidget):
-        _esm = files("pokeidm")/"static"/"player.js"
-        def __init__(self, player):
-            super().__init__()
-            self.player = player
-            self.on_msg(lambda _, message, buffers: self.answer(message))
-        def answer(self, message):
-            for content, buffers in self.player.handle(message): self.send(content, buffers)
-    return Widget
-
-def WorldPlayer(world, start_frames, names=None):
-    """A playable world as a Jupyter widget; make it the last line of a cell. `start_frames`: `uint8 [n, H, W, 3]` or one frame; `names`: what each code does.
-
-    Raises `PokeidmError` for frames of another size, or if anywidget is missing.
-    """
-    return _widget_class()(Player(world, start_frames, names))

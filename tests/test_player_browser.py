@@ -3,7 +3,7 @@ import base64
 from importlib.resources import files
 from types import SimpleNamespace
 import numpy as np, pytest
-from pokeidm import world
+from pokeidm import player as play
 from pokeidm.core import PokeidmError
 
 NAMES = {0: "none", 1: "up", 2: "left", 3: "right", 4: "down", 5: "up", 6: "other"}
@@ -31,8 +31,8 @@ class Painted:
 
 @pytest.fixture
 def page(browser, monkeypatch):
-    monkeypatch.setattr(world, "Game", Painted)
-    player = world.Player(SimpleNamespace(names={}, actions=7), np.stack([np.full((8, 12, 3), 200 + k, np.uint8) for k in range(3)]), NAMES)
+    monkeypatch.setattr(play, "Game", Painted)
+    player = play.Player(SimpleNamespace(names={}, actions=7), np.stack([np.full((8, 12, 3), 200 + k, np.uint8) for k in range(3)]), NAMES)
     context = browser.new_context(); page = context.new_page(); errors = []
     page.on("pageerror", lambda e: errors.append(str(e)))
     page.expose_function("kernel", lambda message: [[content, [base64.b64encode(b).decode() for b in buffers]] for content, buffers in player.handle(message)])

@@ -2,8 +2,9 @@ import json, subprocess, sys
 import numpy as np, pytest, torch
 from pokeidm.core import PokeidmError
 from pokeidm.dit import DiT, DiTConfig, connect
+from pokeidm.player import Player
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
-from pokeidm.world import Game, Player, World, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
+from pokeidm.world import Game, World, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_the_player_answers_messages(world, clips):
 
 def test_the_widget_is_optional():
     "Without anywidget the module works, and asking for the widget is one clear line."
-    code = ("import sys; sys.modules['anywidget'] = None\nfrom pokeidm.world import WorldPlayer\n"
+    code = ("import sys; sys.modules['anywidget'] = None\nfrom pokeidm.player import WorldPlayer\n"
             "try: WorldPlayer(None, [])\nexcept Exception as e: print(type(e).__name__, e)")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.startswith("PokeidmError") and "pip install" in out and out.count("\n") == 1
