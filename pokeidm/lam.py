@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SIZES', 'ENCODERS', 'BROKEN', 'LAMConfig', 'squash', 'ShiftEmbedding', 'HeroFinder', 'hero_loss', 'hero_weight',
            'knows_hero', 'meet_hero', 'MotionEncoder', 'ActionBlock', 'warp', 'Decoder', 'pair_weights', 'check_config',
-           'half', 'LAM', 'displacements', 'name_codes', 'call_codes', 'merge_codes', 'delta_psnr', 'hearing',
-           'label_frames', 'write_actions']
+           'half', 'LAM', 'displacements', 'name_codes', 'call_codes', 'merge_codes', 'screen_shifts', 'delta_psnr',
+           'hearing', 'label_frames', 'write_actions']
 
 # %% ../nbs/18_lam.ipynb #b445dc42
-import csv
+import csv, math
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -19,7 +19,7 @@ from torch import nn
 from .core import PokeidmError, atomic_path
 from .layers import init_weights, starts_at_zero
 from .metrics import DIRECTIONS, HEADER, NOISE
-from .motion import REACH, direction, ground_motion, mean_motion, relative_motion, star, who_stays
+from .motion import REACH, direction, ground_motion, mean_motion, relative_motion, shifted, star, who_stays
 from .quant import make_quantizer
 from .tokenizer import change_weights
 from .viz import to_uint8
@@ -302,6 +302,27 @@ def merge_codes(lam, before, after):
         near = max((j for j, name in lam.names.items() if name in DIRECTIONS[1:]), key=lambda j: book[k] @ book[j], default=k)
         if book[k] @ book[near] > .8: lam.names[k] = lam.names[near]
     call_codes(lam, lam.names, use)
+
+# %% ../nbs/18_lam.ipynb #ef1e53bb
+@torch.no_grad()
+def screen_shifts(lam, before, after, least=.05):
+    """How each code of `lam` scrolls the screen: ((dy, dx), …), in pixels of the frames `before`, `after` `uint8 [n, H, W, 3]`; the commonest motion of the ground
+    among the pairs of a code in which it moved, (0, 0) if it did in less than `least` of them."""
+    codes, _ = lam.pair_codes(before, after, merged=False)
+    ground = torch.cat([ground_motion(lam.scaled(a), lam.scaled(b)) for a, b in zip(lam.tensor(before).split(128), lam.tensor(after).split(128))]).argmax(1).cpu().numpy()
+    found = []
+    for k in range(lam.quantizer.vocab):
+        shift, count = max(((s, int(((codes == k) & (ground == s)).sum())) for s in range(1, len(star()))), key=lambda x: x[1])
+        often = count >= max(3, least*(codes == k).sum()); pick = np.nonzero((codes == k) & (ground == shift))[0][:16]
+        found.append(_as_large(lam, star()[shift], before[pick], after[pick]) if often and k else (0, 0))
+    return tuple(found)
+
+def _as_large(lam, shift, before, after):
+    "A `shift` at the size of `lam` in pixels of the frames themselves: of the whole shifts nearest to it the one that fits best."
+    ratio = before.shape[1]/lam.config.height; around = range(-math.ceil(abs(ratio - 1)), math.ceil(abs(ratio - 1)) + 1)
+    a, b = (torch.as_tensor(x).movedim(-1, 1).float() for x in (before, after))
+    near = [(round(shift[0]*ratio) + i, round(shift[1]*ratio) + j) for i in around for j in around]
+    return min(near, key=lambda s: float((shifted(a, [s]*len(a)) - b).abs().clamp(max=40).mean()))
 
 # %% ../nbs/18_lam.ipynb #e11f5b6f
 @torch.no_grad()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REACH', 'star', 'opposite', 'ground_motion', 'changed_points', 'came_from', 'changes', 'places_left',
-           'relative_motion', 'mean_motion', 'direction', 'matched_motion', 'who_stays']
+           'relative_motion', 'mean_motion', 'direction', 'matched_motion', 'shifted', 'who_stays']
 
 # %% ../nbs/17_motion.ipynb #af00426b
 from functools import lru_cache
@@ -103,16 +103,22 @@ def matched_motion(before, after, batch=64):
     return codes[torch.cat(best).numpy()]
 
 # %% ../nbs/17_motion.ipynb #eaa129e7
+def shifted(frames, shifts):
+    "Pictures `[B, C, H, W]`, each moved by its own (dy, dx) of `shifts`, int `[B, 2]`, down and to the right; what comes in repeats the edge."
+    B, C, H, W = frames.shape
+    dy, dx = torch.as_tensor(shifts, device=frames.device).T[..., None]
+    y, x = (torch.arange(H, device=frames.device) - dy).clamp(0, H - 1), (torch.arange(W, device=frames.device) - dx).clamp(0, W - 1)
+    return frames.flatten(2).gather(2, (y[:, :, None]*W + x[:, None]).flatten(1)[:, None].expand(-1, C, -1)).view_as(frames)
+
+# %% ../nbs/17_motion.ipynb #53aaada0
 @torch.no_grad()
 def who_stays(before, after, reach=REACH, ground=None):
     """Two masks `[B, H, W]`: the pixels that stayed while the ground moved (the hero, and what is painted on the screen), and those that moved with it.
 
     Both are empty where the ground did not clearly move. ground: `ground_motion`, if known."""
-    B, _, H, W = before.shape
+    _, _, H, W = before.shape
     sure, best = (ground_motion(before, after, reach) if ground is None else ground).max(1)
-    dy, dx = torch.tensor(star(reach), device=before.device)[best].T[..., None]
-    y, x = (torch.arange(H, device=before.device) - dy).clamp(0, H - 1), (torch.arange(W, device=before.device) - dx).clamp(0, W - 1)
-    moved = before.flatten(2).gather(2, (y[:, :, None]*W + x[:, None]).flatten(1)[:, None].expand(-1, 3, -1)).view_as(before)
+    moved = shifted(before, torch.tensor(star(reach), device=before.device)[best])
     around = lambda other: F.avg_pool2d((other - after).abs().mean(1, keepdim=True), 3, 1, 1)[:, 0]
     still, along = around(before), around(moved)
     scrolled = ((best > 0) & (sure > .9))[:, None, None] & F.pad(still.new_ones(1, H - 2*reach, W - 2*reach, dtype=torch.bool), (reach,)*4)

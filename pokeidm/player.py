@@ -27,7 +27,7 @@ class Player:
     def handle(self, message):
         try:
             do, began = message.get("do"), time.perf_counter()
-            if do == "step": self.game.step(message["code"], int(message.get("steps", 4)), float(message.get("guidance", 1)))
+            if do == "step": self.game.step(message["code"], steps=int(message.get("steps", 4)), guidance=float(message.get("guidance", 1)))
             elif do == "reset": self.reset(message.get("start", 0))
             elif do != "open": raise PokeidmError(f"unknown message {do!r}")
             return [_about(self)]*(do == "open") + [_picture(self.game, 1000*(time.perf_counter() - began))]

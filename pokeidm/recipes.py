@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'SETTINGS', 'TRAINERS', 'load_groups', 'fetch_frames', 'recipe', 'fit', 'build', 'train_tokenizer',
-           'train_lam', 'encode_video', 'encode_videos', 'train_world', 'some_frames', 'sample_grid',
+           'train_lam', 'any_pairs', 'encode_video', 'encode_videos', 'train_world', 'some_frames', 'sample_grid',
            'evaluate_tokenizer', 'word_scores', 'evaluate_lam', 'yardsticks', 'pairs_change', 'watch_tokenizer',
            'watch_lam', 'watch_collapse', 'watch_world', 'shipped_lam', 'load_lam', 'finished_model', 'save_trained',
            'run_training']
@@ -19,7 +19,7 @@ from .dit import DiT, DiTConfig
 from .flags import DROP
 from .frames import extract, list_videos
 from .groups import SCROLL, Batches, Groups, evenly, write_groups
-from .lam import LAM, LAMConfig, hearing, label_frames, merge_codes
+from .lam import LAM, LAMConfig, hearing, label_frames, merge_codes, screen_shifts
 from .metrics import DIRECTIONS, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
 from .motion import matched_motion
 from .quant import check_levels
@@ -27,7 +27,7 @@ from .store import open_store
 from .tokenizer import Tokenizer, TokenizerConfig
 from .train import Board, TrainConfig, check_train, checkpoints, last_scores, load_model, model_folder, save_model, train
 from .viz import difference, to_uint8
-from .world import World, label_clips, next_frame_scores, rollout
+from .world import World, encode, label_clips, next_frame_scores, rollout
 
 # %% ../nbs/23_recipes.ipynb #ae62930a
 def load_groups(frames_dir, length, split=0.9, seed=0, val_videos=None, drop=(), fetch=None):
@@ -106,34 +106,38 @@ def train_lam(groups, loop, batch_size, options, **config):
     config = {"height": 80, "width": max(24, round(10*width/height)*8), **config}
     seed_everything(loop.seed)
     lam, history = fit(build(LAM, **config), groups, loop, batch_size, 0.25, **options)
-    pairs = groups.batch(np.random.default_rng(0).permutation(len(groups))[:1024])
-    merge_codes(lam, pairs[:, 0], pairs[:, 1])
+    merge_codes(lam, *any_pairs(groups))
     return lam, history
+
+def any_pairs(groups, most=1024):
+    "Up to `most` pairs out of groups, at random: two times `uint8 [n, H, W, 3]`."
+    return groups.batch(np.random.default_rng(0).permutation(len(groups))[:most])[:, :2].swapaxes(0, 1)
 
 # %% ../nbs/23_recipes.ipynb #efc0d16a
 @torch.no_grad()
-def encode_video(tokenizer, lam, store, device, chunk=64):
-    "Latents `float16 [n, h, w, d]` of every frame of a video, and the codes `int64 [n]` that lead into each (0 after a cut)."
-    latents = []
-    for a in range(0, len(store), chunk):
-        frames = torch.from_numpy(np.array(store.rows(a, min(a + chunk, len(store))))).to(device)
-        latents.append(tokenizer.encode(frames.movedim(-1, 1)[None].float()/255)[0][0].half().cpu().numpy())
+def encode_video(tokenizer, lam, store, scrolls, chunk=64):
+    "Latents `float16 [n, h, w, d]` of every frame of a video, the codes `int64 [n]` that lead into each (0 after a cut), latents of the frame before each as that code scrolls it (`screen_shifts`)."
     codes, _ = label_frames(lam, store, merged=False)     # the world may know how fast a step is
-    return np.concatenate(latents), np.r_[0, codes[:-1]]
+    latents, scrolled, shifts = [], [], torch.tensor(scrolls)[torch.from_numpy(codes)]
+    for a in range(0, len(store), chunk):
+        frames = np.array(store.rows(a, min(a + chunk, len(store))))[None]
+        for made, by in ((latents, None), (scrolled, shifts[None, a:a + chunk])): made.append(encode(tokenizer, frames, by)[0].half().cpu().numpy())
+    return np.concatenate(latents), np.r_[0, codes[:-1]], np.concatenate([latents[0][:1], *scrolled])[:-1]
 
 # %% ../nbs/23_recipes.ipynb #79116c74
-def encode_videos(tokenizer, lam, groups, device="auto"):
-    "`{game/video: (latents, codes)}` of all videos of `groups`."
-    device = choose_device(device)
-    tokenizer.to(device), lam.to(device)
-    return {i: encode_video(tokenizer, lam, s, device) for i, s in progress(list(zip(groups.ids, groups.stores)), "encode")}
+def encode_videos(tokenizer, lam, groups, scrolls):
+    "`{game/video: (latents, codes, scrolled latents)}` of all videos of `groups`."
+    return {i: encode_video(tokenizer, lam, s, scrolls) for i, s in progress(list(zip(groups.ids, groups.stores)), "encode")}
 
 def train_world(groups, tokenizer, lam, loop, batch_size, options, **config):
     "Train the world's transformer on the latents and codes of `groups`; `config` overrides fields of `DiTConfig`."
-    encoded = encode_videos(tokenizer, lam, groups, options.get("device", "auto"))
-    latents, _ = encoded[groups.ids[0]]
+    device = choose_device(options.get("device", "auto"))
+    tokenizer.to(device), lam.to(device)
+    scrolls = screen_shifts(lam, *any_pairs(groups))
+    encoded = encode_videos(tokenizer, lam, groups, scrolls)
+    latents = encoded[groups.ids[0]][0]
     seed_everything(loop.seed)
-    dit = build(DiT, grid=latents.shape[1:3], latent_dim=latents.shape[3], actions=lam.quantizer.vocab, **config)
+    dit = build(DiT, grid=latents.shape[1:3], latent_dim=latents.shape[3], actions=lam.quantizer.vocab, **{"scrolls": scrolls, **config})
     return fit(dit, groups.reading(encoded), loop, batch_size, 0.25, **options)
 
 # %% ../nbs/23_recipes.ipynb #10cdaab7
@@ -248,7 +252,7 @@ def save_trained(model, history, save_dir, loop, batch_size):
     return save_model(model, Path(save_dir)/"model", **({"names": model.names} if getattr(model, "names", None) else {}))
 
 # %% ../nbs/23_recipes.ipynb #203a5b6b
-SETTINGS = {"tokenizer": (TokenizerConfig, ("height", "width")), "lam": (LAMConfig, ()), "dit": (DiTConfig, ("grid", "latent_dim", "actions"))}
+SETTINGS = {"tokenizer": (TokenizerConfig, ("height", "width")), "lam": (LAMConfig, ()), "dit": (DiTConfig, ("grid", "latent_dim", "actions", "scrolls"))}
 
 def _given(args, config, but=()):
     "The fields of `config` that were named on the command line."

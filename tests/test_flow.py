@@ -54,3 +54,16 @@ def test_bad_settings_are_one_line(bad):
     with pytest.raises(PokeidmError) as e: sample(lambda x, t: x, torch.zeros(1, 2), **bad)
     assert "\n" not in str(e.value)
     with pytest.raises(PokeidmError): sample_times((2,), "magic")
+
+def test_a_shortcut_leads_where_two_halves_do():
+    from pokeidm.flow import interpolate, sample, sample_shortcuts, shortcut_target, to_velocity
+    g = torch.Generator().manual_seed(0)
+    x, (t, step) = torch.randn(50, 3, generator=g), sample_shortcuts((50,), generator=g)
+    lengths = []
+    def predict(x, t, told): lengths.append(told); return torch.sin(3*x) + t[:, None]*x
+    got = shortcut_target(predict, x, t, step)
+    half = step/2
+    middle = x + half[:, None]*to_velocity(predict(x, t, half), x, t, eps=1e-6)
+    end = middle + half[:, None]*to_velocity(predict(middle, t + half, half), middle, t + half, eps=1e-6)
+    assert torch.allclose(x + step[:, None]*to_velocity(got, x, t, eps=1e-6), end, atol=1e-4)
+    assert torch.equal(lengths[0], torch.where(half > 2.**-6, half, 0*half)) and (lengths[0] == 0).any()

@@ -1,8 +1,11 @@
 import json, subprocess, sys
+from types import SimpleNamespace
 import numpy as np, pytest, torch
+import torch.nn.functional as F
 from pokeidm.core import PokeidmError
-from pokeidm.dit import DiT, DiTConfig, connect
+from pokeidm.dit import DiT, DiTConfig, connect, make_drafts, new_caches
 from pokeidm.player import Player
+from pokeidm.quant import NoQuant
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
 from pokeidm.world import Game, World, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
 
@@ -12,7 +15,8 @@ def world():
     "Untrained, but with everything connected: what it shows depends on all that it is given."
     torch.manual_seed(0)
     tokenizer = Tokenizer(TokenizerConfig(height=16, width=24))
-    return World(connect(tokenizer), connect(DiT(DiTConfig(grid=(4, 6), width=32, depth=2, heads=2, temporal_every=2)), std=.3), snap=True).eval()
+    scrolls = [(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3), (0, 0), (6, 0), (0, 6)]
+    return World(connect(tokenizer), connect(DiT(DiTConfig(grid=(4, 6), width=32, depth=2, heads=2, temporal_every=2, scrolls=scrolls)), std=.3), snap=True).eval()
 
 @pytest.fixture(scope="module")
 def clips(): return np.random.default_rng(0).integers(0, 256, (5, 8, 16, 24, 3), dtype=np.uint8)
@@ -49,13 +53,36 @@ def test_the_same_seed_gives_the_same_game_and_another_another(world, clips):
     assert np.array_equal(play(3), play(3)) and not np.array_equal(play(3), play(4))
 
 def test_generated_latents_are_on_the_tokenizers_grid(world, clips):
-    past, actions = encode(world, clips[:2, :2]), torch.zeros(2, 2, dtype=torch.long)
-    new, q = next_latents(world, past, actions), world.tokenizer.quantizer
+    before, actions, q = encode(world.tokenizer, clips[:2, :1]), torch.zeros(2, 1, dtype=torch.long), world.tokenizer.quantizer
+    go = lambda: next_latents(world, make_drafts(before, before), actions, new_caches(world.dit, 2))
+    new = go()
     assert torch.equal(new, q.codes(q.indices(new)))
     world.snap = False
-    try: free = next_latents(world, past, actions)
+    try: free = go()
     finally: world.snap = True
     assert not torch.equal(free, q.codes(q.indices(free)))
+
+def test_the_screen_scrolls_as_the_pressed_action_says(clips):
+    "An untrained world with an exact tokenizer shows the scrolled frame: the right one, of the frame now, by the action now."
+    exact = SimpleNamespace(grid=(8, 12), quantizer=NoQuant(12), config=SimpleNamespace(height=16, width=24), parameters=lambda: iter(()),
+                            encode=lambda x: (F.pixel_unshuffle(x, 2).movedim(2, -1), None), decode=lambda z: F.pixel_shuffle(z.movedim(-1, 2), 2).clamp(0, 1))
+    dit = DiT(DiTConfig(grid=(8, 12), latent_dim=12, width=32, depth=1, heads=2, scrolls=[(0, 0), (3, 0), (0, -5)] + [(0, 0)]*5))
+    scrolls = World.__new__(World); torch.nn.Module.__init__(scrolls)
+    scrolls.dit, scrolls.window, scrolls.snap, scrolls.names = dit, 2, False, {}; object.__setattr__(scrolls, "tokenizer", exact)
+    played = rollout(scrolls, clips[:1, :2], [[4, 1, 2]])[0]
+    now, share = clips[0, 1].astype(float), torch.tensor(3.).sigmoid().item()
+    for frame, (dy, dx) in zip(played, ((3, 0), (0, -5))):
+        moved = now[np.clip(np.arange(16) - dy, 0, 15)][:, np.clip(np.arange(24) - dx, 0, 23)]
+        now = share*moved + (1 - share)*now
+        assert np.abs(frame - now).max() < 1.5
+        now = frame.astype(float)
+
+def test_temperature_is_the_scale_of_the_noise(world, clips):
+    go = lambda seed, temperature: rollout(world, clips[:1, :1], [[1, 1]], seed=seed, temperature=temperature)
+    assert np.array_equal(go(3, 0.), go(4, 0.)) and not np.array_equal(go(3, 1.), go(4, 1.)) and not np.array_equal(go(3, 1.), go(3, .5))
+
+def test_a_tokenizer_that_looks_back_in_time_is_refused(world):
+    with pytest.raises(PokeidmError, match="single frames"): World(Tokenizer(TokenizerConfig(height=16, width=24, temporal=True)), world.dit)
 
 def test_guidance_one_is_none_and_zero_ignores_the_action(world, clips):
     go = lambda a, g: rollout(world, clips[:1, :1], [[a]], guidance=g)
@@ -64,7 +91,7 @@ def test_guidance_one_is_none_and_zero_ignores_the_action(world, clips):
 def test_scores_are_right_for_a_world_that_copies(clips):
     "An untrained world without noise says 'nothing changes': its score is that of copying the tokenized frame, and actions are worth nothing."
     still = World(Tokenizer(TokenizerConfig(height=16, width=24)), DiT(DiTConfig(grid=(4, 6), width=32, depth=1, heads=2))).eval()
-    same = np.repeat(decode(still, encode(still, clips[:, :1])), 6, 1)     # frames that the tokenizer reproduces nearly
+    same = np.repeat(decode(still.tokenizer, encode(still.tokenizer, clips[:, :1])), 6, 1)     # frames that the tokenizer reproduces nearly
     codes = np.random.default_rng(1).integers(0, 8, (5, 6))
     scores = next_frame_scores(still, same, codes) | rollout_scores(still, same, codes, (2, 4, 16))
     assert scores["psnr_1"] == pytest.approx(scores["ceiling_psnr_1"], abs=.01) and scores["copy_psnr_1"] > 100
