@@ -7,7 +7,7 @@ from pokeidm.dit import DiT, DiTConfig, connect, make_drafts, new_caches
 from pokeidm.player import Player
 from pokeidm.quant import NoQuant
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
-from pokeidm.world import Game, World, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
+from pokeidm.world import Game, World, carry_detail, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_screen_scrolls_as_the_pressed_action_says(clips):
                             encode=lambda x: (F.pixel_unshuffle(x, 2).movedim(2, -1), None), decode=lambda z: F.pixel_shuffle(z.movedim(-1, 2), 2).clamp(0, 1))
     dit = DiT(DiTConfig(grid=(8, 12), latent_dim=12, width=32, depth=1, heads=2, scrolls=[(0, 0), (3, 0), (0, -5)] + [(0, 0)]*5))
     scrolls = World.__new__(World); torch.nn.Module.__init__(scrolls)
-    scrolls.dit, scrolls.window, scrolls.snap, scrolls.names = dit, 2, False, {}; object.__setattr__(scrolls, "tokenizer", exact)
+    scrolls.dit, scrolls.window, scrolls.snap, scrolls.detail, scrolls.names = dit, 2, False, .1, {}; object.__setattr__(scrolls, "tokenizer", exact)
     played = rollout(scrolls, clips[:1, :2], [[4, 1, 2]])[0]
     now, share = clips[0, 1].astype(float), torch.tensor(3.).sigmoid().item()
     for frame, (dy, dx) in zip(played, ((3, 0), (0, -5))):
@@ -76,6 +76,17 @@ def test_the_screen_scrolls_as_the_pressed_action_says(clips):
         now = share*moved + (1 - share)*now
         assert np.abs(frame - now).max() < 1.5
         now = frame.astype(float)
+
+def test_detail_is_carried_where_the_latents_are_the_same_and_nowhere_else():
+    "A tokenizer that keeps the mean of 2 x 2 pixels loses all detail; it comes back with the draft that was taken, at each place."
+    blocky = SimpleNamespace(decode=lambda z: z.movedim(-1, 2).repeat_interleave(2, -1).repeat_interleave(2, -2))
+    torch.manual_seed(0)
+    two = torch.rand(1, 1, 2, 3, 8, 12)*.5 + torch.tensor([0., .5])[:, None, None, None]
+    drafts = F.avg_pool2d(two.flatten(0, 2), 2).view(1, 1, 2, 3, 4, 6).movedim(3, -1)
+    go = lambda latents: carry_detail(blocky, latents, drafts, two, 1e-3)
+    for c in (0, 1): assert torch.allclose(go(drafts[:, :, c]), two[:, :, c], atol=.02)
+    neither = torch.full_like(drafts[:, :, 0], .5)
+    assert torch.allclose(go(neither), blocky.decode(neither), atol=.02)
 
 def test_temperature_is_the_scale_of_the_noise(world, clips):
     go = lambda seed, temperature: rollout(world, clips[:1, :1], [[1, 1]], seed=seed, temperature=temperature)
@@ -85,7 +96,8 @@ def test_a_tokenizer_that_looks_back_in_time_is_refused(world):
     with pytest.raises(PokeidmError, match="single frames"): World(Tokenizer(TokenizerConfig(height=16, width=24, temporal=True)), world.dit)
 
 def test_guidance_one_is_none_and_zero_ignores_the_action(world, clips):
-    go = lambda a, g: rollout(world, clips[:1, :1], [[a]], guidance=g)
+    plain = World(world.tokenizer, world.dit, snap=True, detail=0)          # detail is that of the drafts, which are the action's
+    go = lambda a, g: rollout(plain, clips[:1, :1], [[a]], guidance=g)
     assert np.array_equal(go(1, 0.), go(5, 0.)) and not np.array_equal(go(1, 2.), go(1, 1.))
 
 def test_scores_are_right_for_a_world_that_copies(clips):
@@ -93,6 +105,8 @@ def test_scores_are_right_for_a_world_that_copies(clips):
     still = World(Tokenizer(TokenizerConfig(height=16, width=24)), DiT(DiTConfig(grid=(4, 6), width=32, depth=1, heads=2))).eval()
     same = np.repeat(decode(still.tokenizer, encode(still.tokenizer, clips[:, :1])), 6, 1)     # frames that the tokenizer reproduces nearly
     codes = np.random.default_rng(1).integers(0, 8, (5, 6))
+    assert next_frame_scores(still, same, codes)["psnr_1"] > 100       # nothing of a frame that stays is lost
+    still.detail = 0
     scores = next_frame_scores(still, same, codes) | rollout_scores(still, same, codes, (2, 4, 16))
     assert scores["psnr_1"] == pytest.approx(scores["ceiling_psnr_1"], abs=.01) and scores["copy_psnr_1"] > 100
     assert scores["delta_psnr_4"] == 0 and scores["psnr_4"] == pytest.approx(scores["ceiling_psnr_4"], abs=.01) and scores["delta_psnr_16"] is None
@@ -115,6 +129,7 @@ def test_evaluation_is_json_whatever_the_groups(world, clips):
 
 def test_save_and_load(world, clips, tmp_path):
     world.names = {0: "none", 3: "left"}
+    assert World.load(World(world.tokenizer, world.dit, snap=True, detail=.25).save(tmp_path/"v")).detail == .25
     again = World.load(world.save(tmp_path/"w"))
     assert again.names == world.names and np.array_equal(again.rollout(clips[:1, :1], [[3]]), world.rollout(clips[:1, :1], [[3]]))
     with pytest.raises(PokeidmError): World.load(tmp_path/"w"/"dit")
