@@ -253,7 +253,7 @@ def _action_report(a):
 @command("play", help="play a trained world, in JupyterLab or headless")
 class _Play:
     def flags(p):
-        p.flag("run", "pokeidm_demo", "a demo's folder"); p.flag("record", help="write a video there instead", metavar="MP4")
+        p.flag("run", "", "a demo's folder (default: pokeidm_demo, or the world that comes along)"); p.flag("record", help="write a video there instead", metavar="MP4")
         p.flag("actions", "", "codes or button names, as in 1,1,2 or up,up,left"); p.flag("device", "auto")
     def run(a):
         from pokeidm.demo import play

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'FPS', 'HEIGHT', 'STYLE', 'PLAY', 'sample_videos', 'Stages', 'claim', 'extract_videos', 'true_actions',
-           'write_report', 'walk_every_code', 'draw', 'prepare', 'train_all', 'evaluate', 'run_demo', 'load_world',
-           'parse_actions', 'start_frames', 'play']
+           'write_report', 'walk_every_code', 'draw', 'prepare', 'train_all', 'evaluate', 'run_demo', 'open_world',
+           'parse_actions', 'play']
 
 # %% ../nbs/26_demo.ipynb #8a964f9f
 import base64, html, importlib.util, json, shutil, subprocess, sys, time
@@ -18,12 +18,12 @@ from .frames import extract, truth_of
 from .groups import evenly
 from .metrics import DIRECTIONS, pair_truth
 from .overworld import SAMPLES, make_samples
-from .recipes import evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, train_lam, train_tokenizer, train_world
+from .recipes import evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, shipped_world, train_lam, train_tokenizer, train_world
 from .tokenizer import Tokenizer
 from .train import load_model
 from .video import index_video
 from .viz import confusion, film_strip, html_image, html_table, png_bytes, save_gif
-from .world import World, evaluate_world, record, rollout
+from .world import World, evaluate_world, is_world, load_world, record, rollout, save_world
 
 # %% ../nbs/26_demo.ipynb #a1f0f545
 SHARES = {"tokenizer": 0.35, "lam": 0.2, "dit": 0.45}   # of the training time
@@ -220,41 +220,36 @@ def run_demo(out="pokeidm_demo", videos=None, minutes=9.0, seed=0, device="auto"
     return report
 
 # %% ../nbs/26_demo.ipynb #7db86ddd
-def load_world(run, device="auto"):
-    "The world and the latent action model of a demo's folder. Raises `PokeidmError` if it is not finished."
+def open_world(run, device="auto"):
+    "The `World` of a demo's folder, to start from frames of its own held-out video, or that `save_world` wrote. Raises `PokeidmError` if it is not finished."
     run, device = Path(run), choose_device(device)
+    if is_world(run): return load_world(run, device)
     tokenizer, dit = (load_model(cls, finished_model(run/name), device) for cls, name in ((Tokenizer, "tokenizer"), (DiT, "dit")))
-    lam = load_lam(run/"lam", device)
-    return World(tokenizer, dit, lam.names).to(device).eval(), lam
+    groups = next(g for g in reversed(load_groups(run/"frames", 2)) if g is not None)
+    return World(tokenizer, dit, load_lam(run/"lam").names, starts=groups.batch(evenly(np.arange(len(groups)), 8))[:, 0]).to(device).eval()
 
-def parse_actions(text, lam):
+def parse_actions(text, world):
     "Codes from a list of numbers and button names. Raises `PokeidmError` for what is neither."
-    codes = {str(k): k for k in range(lam.quantizer.vocab)} | {name: k for k, name in sorted(lam.names.items(), reverse=True)}
+    codes = {str(k): k for k in range(world.actions)} | {name: k for k, name in sorted(world.names.items(), reverse=True)}
     unknown = [x for x in text if x not in codes]
     if unknown or not text: raise PokeidmError(f"actions {unknown or 'missing'}: give codes or names as in --actions 1,1,2; this world knows {', '.join(codes)}")
     return [codes[x] for x in text]
 
 # %% ../nbs/26_demo.ipynb #8d677dc5
-def start_frames(run, at_most=8):
-    "Frames to start from, out of the run's own held-out video: `uint8 [n, H, W, 3]`."
-    groups = next(g for g in reversed(load_groups(Path(run)/"frames", 2)) if g is not None)
-    return groups.batch(evenly(np.arange(len(groups)), at_most))[:, 0]
-
-# %% ../nbs/26_demo.ipynb #02adcf8f
-PLAY = """from pokeidm.demo import load_world, start_frames
+PLAY = """from pokeidm.demo import open_world
 from pokeidm.player import WorldPlayer
-world, lam = load_world({run!r})
-WorldPlayer(world, start_frames({run!r}))"""
+world = open_world({run!r})
+WorldPlayer(world, world.starts)"""
 
-def play(run="pokeidm_demo", record_to=None, actions=(), device="auto"):
-    "Play a finished run: in JupyterLab, or headless into the video `record_to`."
-    run = Path(run)
-    world, lam = load_world(run, device)
+def play(run="", record_to=None, actions=(), device="auto"):
+    "Play the world in the folder `run`, by default `pokeidm_demo` or else the one that comes along: in JupyterLab, or headless into the video `record_to`."
+    run = Path(run or ("pokeidm_demo" if Path("pokeidm_demo").exists() else shipped_world()))
+    world = open_world(run, device)
     if record_to:
-        record(world, start_frames(run)[0], parse_actions(actions, lam), record_to)
+        record(world, world.starts[0], parse_actions(actions, world), record_to)
         return print(f"{len(actions)} frames played into {record_to}")
     if not importlib.util.find_spec("jupyterlab"): raise PokeidmError("playing needs JupyterLab: pip install 'pokeidm[notebooks]', or add --record out.mp4 --actions 1,1,2")
     import nbformat.v4 as nb
-    notebook = run/"play.ipynb"
+    notebook = Path("play.ipynb")
     with atomic_path(notebook) as tmp: tmp.write_text(json.dumps(nb.new_notebook(cells=[nb.new_code_cell(PLAY.format(run=str(run.resolve())))])))
     subprocess.run([sys.executable, "-m", "jupyterlab", str(notebook)])

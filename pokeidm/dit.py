@@ -157,7 +157,7 @@ class DiT(_Ends):
         return self.latents(x[:, :, -self.grid[0]*self.grid[1]:], condition, drafts)
 
     def loss(self, batch, progress=1.):
-        "Training loss of latents `[B, n, h, w, d]`, actions `[B, n]` and, if the screen scrolls, scrolled latents like the first; and logs."
+        "Training loss of latents `[B, n, h, w, d]`, actions `[B, n]` and scrolled latents like the first, which only a model with `scrolls` needs; and logs."
         return flow_loss(self, batch[0].float(), batch[1].long(), *(x.float() for x in batch[2:]), done=progress)
 
 # %% ../nbs/20_dit.ipynb #bf0a9f45
@@ -171,7 +171,7 @@ def flow_loss(model, latents, actions, scrolled=None, done=1.):
     c, data, past = model.config, latents[:, 1:], latents[:, :-1]
     t, noise = sample_times(data.shape[:2], c.times, c.time_mean, device=data.device), torch.randn_like(data)
     hidden = torch.rand(t.shape, device=t.device) < c.action_drop
-    drafts = make_drafts(past, None if scrolled is None else scrolled[:, 1:], hidden)
+    drafts = make_drafts(past, scrolled[:, 1:] if c.scrolls else None, hidden)
     clean = 1 - c.context_noise*torch.rand(t.shape, device=t.device)
     if c.context_noise: drafts = interpolate(drafts, torch.randn_like(past)[:, :, None], clean)
     actions, n = torch.where(hidden, c.actions, actions[:, 1:]), min(max(1, round(c.shortcut*len(data))), len(data) - 1) if c.shortcut and done > 1/3 else 0

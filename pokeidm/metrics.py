@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOISE', 'DIRECTIONS', 'HEADER', 'unit', 'psnr', 'changed', 'changed_psnr', 'ssim', 'pair_truth', 'pair_key',
            'contingency', 'agreement', 'usage', 'action_scores', 'linear_probe', 'best_shift', 'global_shift',
-           'camera_codes', 'read_actions', 'score_file', 'print_scores']
+           'camera_codes', 'phase_correlation', 'read_actions', 'score_file', 'print_scores']
 
 # %% ../nbs/12_metrics.ipynb #c0a79d1b
 import csv
@@ -128,6 +128,17 @@ def global_shift(before, after, radius=4):
 def camera_codes(dy, dx):
     "Codes in `DIRECTIONS` of shifts of the picture, int `[n]` each: the camera follows the hero, so the picture moves the other way."
     return np.where(np.abs(dy) > np.abs(dx), np.where(dy > 0, 1, 2), np.where(dx > 0, 3, np.where(dx < 0, 4, 0)))
+
+# %% ../nbs/12_metrics.ipynb #78b9020b
+def phase_correlation(before, after):
+    "The shift (dy, dx) of the picture from `before` to `after`, each `[n, H, W, 3]`, where their phases correlate best: int `[n, 2]`."
+    H, W = before.shape[1:3]
+    window = np.outer(np.hanning(H), np.hanning(W))
+    a, b = (np.fft.rfft2((g - g.mean((1, 2), keepdims=True))*window) for g in (np.asarray(x, np.float32).mean(-1) for x in (before, after)))
+    cross = b*a.conj()
+    peak = np.fft.irfft2(cross/(np.abs(cross) + 1e-9), (H, W)).reshape(len(before), -1).argmax(1)
+    dy, dx = np.divmod(peak, W)
+    return np.stack([dy - H*(dy > H//2), dx - W*(dx > W//2)], 1)
 
 # %% ../nbs/12_metrics.ipynb #a53f84a2
 HEADER = ["frame", "time", "code", "confidence", "button"]

@@ -6,8 +6,8 @@
 __all__ = ['RECIPES', 'SETTINGS', 'TRAINERS', 'load_groups', 'fetch_frames', 'recipe', 'fit', 'build', 'train_tokenizer',
            'train_lam', 'any_pairs', 'encode_video', 'encode_videos', 'train_world', 'some_frames', 'sample_grid',
            'evaluate_tokenizer', 'word_scores', 'evaluate_lam', 'yardsticks', 'pairs_change', 'watch_tokenizer',
-           'watch_lam', 'watch_collapse', 'watch_world', 'shipped_lam', 'load_lam', 'finished_model', 'save_trained',
-           'run_training']
+           'watch_lam', 'watch_collapse', 'watch_world', 'shipped_lam', 'shipped_world', 'load_lam', 'finished_model',
+           'save_trained', 'run_training']
 
 # %% ../nbs/23_recipes.ipynb #4e388f60
 from dataclasses import fields, replace
@@ -27,7 +27,7 @@ from .store import open_store
 from .tokenizer import Tokenizer, TokenizerConfig
 from .train import Board, TrainConfig, check_train, checkpoints, last_scores, load_model, model_folder, save_model, train
 from .viz import difference, to_uint8
-from .world import World, encode, label_clips, next_frame_scores, rollout
+from .world import World, encode, is_world, label_clips, next_frame_scores, rollout
 
 # %% ../nbs/23_recipes.ipynb #ae62930a
 def load_groups(frames_dir, length, split=0.9, seed=0, val_videos=None, drop=(), fetch=None):
@@ -68,7 +68,7 @@ def fetch_frames(frames_dir, bucket, prefix="", cache_dir="", max_cache_bytes=No
 RECIPES = {   # settings of the loop, groups in a batch, frames in a group
     "tokenizer": (TrainConfig(steps=4000, lr=4e-3, warmup=100, eval_interval=500), 1, 2),
     "lam": (TrainConfig(steps=600, lr=3e-3, warmup=50, eval_interval=200), 32, 2),
-    "dit": (TrainConfig(steps=2000, lr=3e-3, warmup=100, ema=0.99, eval_interval=500), 8, 3),
+    "dit": (TrainConfig(steps=4000, lr=3e-3, warmup=100, ema=0.99, eval_interval=500), 4, 3),
 }
 
 def recipe(model, batch_size=None, length=None, **changes):
@@ -236,6 +236,12 @@ def shipped_lam():
     folder = Path(__file__).resolve().parent.parent/"data_samples"/"lam"
     if (folder/"config.json").is_file(): return folder
     raise PokeidmError("no latent action model came along with this installation: name one with --lam, or train one with 'pokeidm train lam'")
+
+def shipped_world():
+    "The folder of the world that comes with a checkout, trained by `pokeidm demo` on the sample clips. Raises `PokeidmError` where there is none."
+    folder = Path(__file__).resolve().parent.parent/"data_samples"/"world"
+    if is_world(folder): return folder
+    raise PokeidmError("no world came along with this installation: make one with 'pokeidm demo'")
 
 def load_lam(path, device="cpu"):
     "A latent action model with the names of its codes."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['World', 'as_pictures', 'encode', 'decode', 'there_and_back', 'on_grid', 'next_latents', 'carry_detail', 'as_frames',
-           'Game', 'rollout', 'next_frame_scores', 'rollout_scores', 'latency', 'evaluate_world', 'label_clips',
-           'save_world', 'load_world', 'record']
+           'Game', 'rollout', 'next_frame_scores', 'rollout_scores', 'steering', 'latency', 'evaluate_world',
+           'label_clips', 'save_world', 'load_world', 'is_world', 'record']
 
 # %% ../nbs/21_world.ipynb #8531752a
 import time
@@ -18,18 +18,19 @@ from .core import PokeidmError, atomic_path, read_json, write_json
 from .dit import DiT, make_drafts, new_caches, peek
 from .flow import sample
 from .groups import SCROLL, evenly
-from .metrics import changed, changed_psnr, psnr, ssim
+from .metrics import DIRECTIONS, camera_codes, changed, changed_psnr, phase_correlation, psnr, ssim
 from .motion import shifted
 from .tokenizer import Tokenizer
 from .train import load_model, save_model
-from .viz import save_gif, to_uint8
+from .video import save_clip
+from .viz import to_uint8
 
 # %% ../nbs/21_world.ipynb #6cfe1691
 class _Models(nn.Module):
     "The two models of a world and how they are used."
-    def __init__(self, tokenizer, dit, names=None, window=2, snap=False, detail=0.1):
+    def __init__(self, tokenizer, dit, names=None, window=2, snap=False, detail=0.1, starts=()):
         super().__init__()
-        self.detail = detail
+        self.detail, self.starts = detail, starts
         self.tokenizer, self.dit, self.game = tokenizer, dit, None
         self.names, self.window, self.snap = {int(k): str(v) for k, v in (names or {}).items()}, window, snap
         got, expected = (*tokenizer.grid, tokenizer.quantizer.dim), (*dit.config.grid, dit.config.latent_dim)
@@ -47,7 +48,7 @@ class _Models(nn.Module):
 # %% ../nbs/21_world.ipynb #e8d054a5
 class World(_Models):
     """A playable world. `names` says what a code seems to do, `window` how many past frames are seen, `snap` puts latents on the tokenizer's grid, `detail` is how alike (mean squared difference)
-    latents are that share their detail (see `carry_detail`), 0: none.
+    latents are that share their detail (see `carry_detail`), 0: none; `starts`, frames `uint8 [n, H, W, 3]` that a game may begin at.
 
     Frames are `uint8 [H, W, 3]` (NumPy), actions codes in `[0, K)`. Raises `PokeidmError` if tokenizer and transformer do not fit.
     """
@@ -217,6 +218,16 @@ def rollout_scores(world, clips, codes, horizons=(4, 16), seed=0, **options):
                    f"ceiling_psnr_{h}": psnr(ceiling, target), f"delta_psnr_{h}": float(np.mean(worth))}
     return scores
 
+# %% ../nbs/21_world.ipynb #b5c0ed8e
+def steering(world, frames, seed=0, **options):
+    """From each of `frames uint8 [n, H, W, 3]` every code that is named after a direction is played once: the share of generated frames to which the screen
+    moved as the name says, by `phase_correlation`; None if no code has such a name."""
+    codes = [k for k, name in world.names.items() if name in DIRECTIONS[1:] and k < world.actions]
+    if not codes or not len(frames): return {"steering": None}
+    played = rollout(world, np.repeat(frames[:, None], len(codes), 0), np.tile(codes, len(frames))[:, None], seed, **options)[:, 0]
+    moved = camera_codes(*phase_correlation(np.repeat(frames, len(codes), 0), played).T)
+    return {"steering": float(np.mean([DIRECTIONS[m] == world.names[k] for m, k in zip(moved, np.tile(codes, len(frames)))]))}
+
 # %% ../nbs/21_world.ipynb #6c9ed5a4
 def latency(world, frame, n=30, **options):
     "Milliseconds a frame of play, median and 95th percentile (`ms_per_frame`, `ms_per_frame_p95`), over `n` frames after three that warm up."
@@ -238,7 +249,7 @@ def evaluate_world(world, lam, groups, pairs=192, clips=24, seed=0, **options):
     some = some[evenly(np.arange(len(some)), pairs)]
     scores = next_frame_scores(world, some, label_clips(lam, some), seed, **options) if len(some) else _NOTHING
     long = groups.batch(evenly(np.arange(len(groups)), clips))
-    return scores | rollout_scores(world, long, label_clips(lam, long), (4, 16), seed, **options) | latency(world, long[0, 0], **options)
+    return scores | rollout_scores(world, long, label_clips(lam, long), (4, 16), seed, **options) | steering(world, long[:, 0], seed, **options) | latency(world, long[0, 0], **options)
 
 _NOTHING = dict.fromkeys([f"{k}{m}_1" for k in ("", "random_", "copy_", "ceiling_") for m in ("psnr", "changed_psnr")] + ["ssim_1", "copy_ssim_1"]) | {"pairs": 0}
 
@@ -256,6 +267,7 @@ def save_world(world, folder):
     with atomic_path(folder) as tmp:
         tmp.mkdir()
         save_model(world.tokenizer, tmp/"tokenizer"), save_model(world.dit, tmp/"dit")
+        np.save(tmp/"starts.npy", np.asarray(world.starts, np.uint8), allow_pickle=False)
         write_json(tmp/"config.json", {"version": 1, "kind": world.kind, "config": {"names": world.names, "window": world.window, "snap": world.snap, "detail": world.detail}})
     return Path(folder)
 
@@ -263,7 +275,14 @@ def load_world(folder, device="cpu"):
     "The world saved in `folder`, ready to play. Raises `PokeidmError` if there is none."
     saved = read_json(Path(folder)/"config.json")
     if saved.get("kind") != World.kind: raise PokeidmError(f"{folder} holds a {saved.get('kind')}, not a world: name a folder that save_world wrote")
-    return World(load_model(Tokenizer, Path(folder)/"tokenizer", device), load_model(DiT, Path(folder)/"dit", device), **saved["config"]).eval()
+    try: starts = np.load(Path(folder)/"starts.npy", allow_pickle=False)
+    except (OSError, ValueError) as e: raise PokeidmError(f"{folder} has no readable start frames ({str(e).splitlines()[0]}): save the world again") from None
+    return World(load_model(Tokenizer, Path(folder)/"tokenizer", device), load_model(DiT, Path(folder)/"dit", device), starts=starts, **saved["config"]).eval()
+
+def is_world(folder):
+    "Is there a world that `save_world` wrote?"
+    path = Path(folder)/"config.json"
+    return path.is_file() and read_json(path).get("kind") == World.kind
 
 # %% ../nbs/21_world.ipynb #b3e41503
 def record(world, frame, actions, path, fps=10, scale=2, seed=0, **options):
@@ -275,18 +294,4 @@ def record(world, frame, actions, path, fps=10, scale=2, seed=0, **options):
     if path.suffix.lower() not in (".mp4", ".gif"): raise PokeidmError(f"cannot record to '{path.name}': end its name in .mp4 or .gif")
     game = Game(world, frame, seed)
     frames = [game.frame] + [game.step(a, **options) for a in actions]
-    if path.suffix.lower() == ".gif": save_gif(frames, path, fps, scale)
-    else: _write_mp4(frames, path, fps, scale)
-    return path
-
-def _write_mp4(frames, path, fps, scale):
-    import av
-    scale = scale + scale % 2 if frames[0].shape[0] % 2 or frames[0].shape[1] % 2 else scale     # H.264 in 4:2:0 needs even sides
-    with atomic_path(path) as tmp:
-        try:
-            with av.open(str(tmp), "w", format="mp4") as out:
-                stream = out.add_stream("libx264", rate=fps, options={"crf": "18"})
-                stream.height, stream.width, stream.pix_fmt = frames[0].shape[0]*scale, frames[0].shape[1]*scale, "yuv420p"
-                for f in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(f.repeat(scale, 0).repeat(scale, 1))))
-                out.mux(stream.encode())
-        except av.FFmpegError as e: raise PokeidmError(f"cannot write {path.name} as video ({e}): record a .gif, or elsewhere") from None
+    return save_clip(frames, path, fps, scale)

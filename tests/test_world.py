@@ -1,10 +1,9 @@
-import json, subprocess, sys
+import json
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from pokeidm.core import PokeidmError
 from pokeidm.dit import DiT, DiTConfig, connect, make_drafts, new_caches
-from pokeidm.player import Player
 from pokeidm.quant import NoQuant
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
 from pokeidm.world import Game, World, carry_detail, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
@@ -149,20 +148,3 @@ def test_recordings_play_back(world, clips, tmp_path, name, scale):
     with av.open(str(record(world, clips[0, 0], [1, 2, 3], tmp_path/name, scale=scale))) as video:
         frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
     assert len(frames) == 4 and frames[0].shape == (16*scale, 24*scale, 3)
-
-def test_the_player_answers_messages(world, clips):
-    player = Player(world, clips[:2, 0], names={1: "up"})
-    (about, _), (first, picture) = player.handle({"do": "open"})
-    assert about["starts"] == 2 and about["keys"][1] == {"code": 1, "name": "up"} and bytes(picture[0]) == clips[0, 0].tobytes()
-    (frame, picture), = player.handle({"do": "step", "code": 1, "steps": 2, "guidance": 1.5})
-    assert frame["count"] == 1 and len(picture[0]) == 16*24*3 and bytes(picture[0]) != clips[0, 0].tobytes()
-    assert player.handle({"do": "reset", "start": 1})[0][1][0] == clips[1, 0].tobytes() and player.game.count == 0
-    for bad in ({}, {"do": "step"}, {"do": "step", "code": 99}, {"do": "step", "code": "x"}, {"do": "step", "code": 1, "steps": 0}, {"do": "reset", "start": 7}):
-        assert player.handle(bad)[0][0]["is"] == "error"
-
-def test_the_widget_is_optional():
-    "Without anywidget the module works, and asking for the widget is one clear line."
-    code = ("import sys; sys.modules['anywidget'] = None\nfrom pokeidm.player import WorldPlayer\n"
-            "try: WorldPlayer(None, [])\nexcept Exception as e: print(type(e).__name__, e)")
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.startswith("PokeidmError") and "pip install" in out and out.count("\n") == 1
