@@ -255,9 +255,10 @@ class _Play:
     def flags(p):
         p.flag("run", "", "a demo's folder (default: pokeidm_demo, or the world that comes along)"); p.flag("record", help="write a video there instead", metavar="MP4")
         p.flag("actions", "", "codes or button names, as in 1,1,2 or up,up,left"); p.flag("device", "auto")
+        p.flag("video", help="start from frames of this video", metavar="MP4")
     def run(a):
         from pokeidm.demo import play
-        play(a.run, a.record, [x for x in a.actions.split(",") if x], a.device)
+        play(a.run, a.record, [x for x in a.actions.split(",") if x], a.device, a.video)
 
 @command("bench", help="throughput and latency on this machine")
 class _Bench:

@@ -18,12 +18,13 @@ from .frames import extract, truth_of
 from .groups import evenly
 from .metrics import DIRECTIONS, pair_truth
 from .overworld import SAMPLES, make_samples
+from .player import as_clips
 from .recipes import evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, shipped_world, train_lam, train_tokenizer, train_world
 from .tokenizer import Tokenizer
-from .train import load_model
+from .train import load_model, save_model
 from .video import index_video
 from .viz import confusion, film_strip, html_image, html_table, png_bytes, save_gif
-from .world import World, evaluate_world, is_world, load_world, record, rollout, save_world
+from .world import World, evaluate_world, is_world, key_codes, load_world, record, rollout, save_world
 
 # %% ../nbs/26_demo.ipynb #a1f0f545
 SHARES = {"tokenizer": 0.35, "lam": 0.2, "dit": 0.45}   # of the training time
@@ -221,16 +222,23 @@ def run_demo(out="pokeidm_demo", videos=None, minutes=9.0, seed=0, device="auto"
 
 # %% ../nbs/26_demo.ipynb #7db86ddd
 def open_world(run, device="auto"):
-    "The `World` of a demo's folder, to start from frames of its own held-out video, or that `save_world` wrote. Raises `PokeidmError` if it is not finished."
+    """The `World` in the folder `run` of a demo, of trained models (tokenizer, lam, dit) or that `save_world` wrote, and the latent action model beside it (None if there is none).
+    A demo's starts from clips of its own held-out video. Raises `PokeidmError` if it is not finished."""
     run, device = Path(run), choose_device(device)
-    if is_world(run): return load_world(run, device)
+    if is_world(run): return load_world(run, device), load_lam(run/"lam", device) if (run/"lam").is_dir() else None
     tokenizer, dit = (load_model(cls, finished_model(run/name), device) for cls, name in ((Tokenizer, "tokenizer"), (DiT, "dit")))
-    groups = next(g for g in reversed(load_groups(run/"frames", 2)) if g is not None)
-    return World(tokenizer, dit, load_lam(run/"lam").names, starts=groups.batch(evenly(np.arange(len(groups)), 8))[:, 0]).to(device).eval()
+    lam = load_lam(run/"lam", device)
+    return World(tokenizer, dit, lam.names, starts=_own_clips(run/"frames") if (run/"frames").is_dir() else ()).to(device).eval(), lam
+
+def _own_clips(frames_dir, lengths=(18, 2), most=8):
+    "Up to `most` clips of the video that was held out, or else of the other: of 18 frames, or shorter ones if it has none."
+    found = (g for n in lengths for g in reversed(load_groups(frames_dir, n)) if g is not None and len(g))
+    groups = next(found)
+    return groups.batch(evenly(np.arange(len(groups)), most))
 
 def parse_actions(text, world):
     "Codes from a list of numbers and button names. Raises `PokeidmError` for what is neither."
-    codes = {str(k): k for k in range(world.actions)} | {name: k for k, name in sorted(world.names.items(), reverse=True)}
+    codes = {str(k): k for k in range(world.actions)} | key_codes(world)
     unknown = [x for x in text if x not in codes]
     if unknown or not text: raise PokeidmError(f"actions {unknown or 'missing'}: give codes or names as in --actions 1,1,2; this world knows {', '.join(codes)}")
     return [codes[x] for x in text]
@@ -238,18 +246,21 @@ def parse_actions(text, world):
 # %% ../nbs/26_demo.ipynb #8d677dc5
 PLAY = """from pokeidm.demo import open_world
 from pokeidm.player import WorldPlayer
-world = open_world({run!r})
-WorldPlayer(world, world.starts)"""
+world, lam = open_world({run!r})
+WorldPlayer(world, {starts}, codes=lam)"""
 
-def play(run="", record_to=None, actions=(), device="auto"):
-    "Play the world in the folder `run`, by default `pokeidm_demo` or else the one that comes along: in JupyterLab, or headless into the video `record_to`."
-    run = Path(run or ("pokeidm_demo" if Path("pokeidm_demo").exists() else shipped_world()))
-    world = open_world(run, device)
+def play(run="", record_to=None, actions=(), device="auto", video=None):
+    """Play the world in the folder `run` (by default `pokeidm_demo`, or else the one that comes along): in JupyterLab, or headless into the video `record_to`.
+    video: start from frames of this one; by default from clips that lie with the world."""
+    run = Path(run or ("pokeidm_demo" if Path("pokeidm_demo").exists() else shipped_world())).resolve()
+    world, lam = open_world(run, device)
+    if video is None and not len(world.starts): raise PokeidmError(f"{run.name} has no frames to start from: add --video my_video.mp4")
     if record_to:
-        record(world, world.starts[0], parse_actions(actions, world), record_to)
+        starts = as_clips(world, video) if video else world.starts
+        record(world, starts[0, 0], parse_actions(actions, world), record_to)
         return print(f"{len(actions)} frames played into {record_to}")
     if not importlib.util.find_spec("jupyterlab"): raise PokeidmError("playing needs JupyterLab: pip install 'pokeidm[notebooks]', or add --record out.mp4 --actions 1,1,2")
     import nbformat.v4 as nb
     notebook = Path("play.ipynb")
-    with atomic_path(notebook) as tmp: tmp.write_text(json.dumps(nb.new_notebook(cells=[nb.new_code_cell(PLAY.format(run=str(run.resolve())))])))
+    with atomic_path(notebook) as tmp: tmp.write_text(json.dumps(nb.new_notebook(cells=[nb.new_code_cell(PLAY.format(run=str(run), starts=repr(str(Path(video).resolve())) if video else "world.starts"))])))
     subprocess.run([sys.executable, "-m", "jupyterlab", str(notebook)])

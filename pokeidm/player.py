@@ -16,7 +16,7 @@ from .core import PokeidmError, safe_name
 from .metrics import psnr
 from .video import index_video, read_frames, sample_frames, save_clip
 from .view import find_view, scaler
-from .world import Game, label_clips
+from .world import Game, key_codes, label_clips
 
 # %% ../nbs/22_player.ipynb #88f7c462
 SETTINGS = {"steps": (4, 1, 64, 1, "flow steps a frame: more are slower and cleaner"),        # default, least, most, one click, what it is
@@ -161,7 +161,9 @@ def _play(player, message):
 # %% ../nbs/22_player.ipynb #a3690454
 def _about(player):
     height, width = player.walk.game.frame.shape[:2]
-    keys = [{"code": k, "name": player.names.get(k, "")} for k in range(player.world.actions)]
+    best = key_codes(player.world, player.names)       # the page gives a key to the first code of its name
+    codes = sorted(range(player.world.actions), key=lambda k: (best.get(player.names.get(k), k) != k, k))
+    keys = [{"code": k, "name": player.names.get(k, "")} for k in codes]
     settings = [dict(zip(("name", "value", "min", "max", "step", "title"), (name, *rest))) for name, rest in SETTINGS.items()]
     return {"is": "world", "width": width, "height": height, "keys": keys, "settings": settings,
             "starts": len(player.clips), "start": player.start, "replays": player.codes is not None}, []

@@ -1,5 +1,5 @@
 """End to end, from mp4 to a world that plays, through the command line; killed on the way and run again."""
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from pokeidm.video import index_video
@@ -45,6 +45,24 @@ def test_it_plays_without_a_screen(demo, tmp_path):
     assert done.returncode == 0 and index_video(tmp_path/"p.mp4").n == 5, done.stderr
     done = run("play", "--run", out, "--record", tmp_path/"q.mp4", "--actions", "fly")
     assert done.returncode == 2 and "fly" in done.stderr and not (tmp_path/"q.mp4").exists()
+
+def test_models_without_frames_play_from_a_video(demo, tmp_path):
+    out, _ = demo
+    for name in ("tokenizer", "lam", "dit"): shutil.copytree(out/name, tmp_path/"runs"/name)
+    done = run("play", "--run", tmp_path/"runs", "--record", tmp_path/"p.mp4", "--actions", "1,1")
+    assert done.returncode == 2 and "--video" in done.stderr
+    done = run("play", "--run", tmp_path/"runs", "--record", tmp_path/"p.mp4", "--actions", "1,1", "--video", SAMPLES/"overworld_events.mp4")
+    assert done.returncode == 0 and index_video(tmp_path/"p.mp4").n == 3, done.stderr
+
+def test_a_world_comes_along(tmp_path):
+    "Small, and playable right after the installation, where no demo has been run; it goes where the keys say."
+    from pokeidm.recipes import shipped_world
+    from pokeidm.world import World, rollout, steering
+    assert sum(p.stat().st_size for p in shipped_world().rglob("*") if p.is_file()) < 8e6
+    done = subprocess.run(command("play", "--record", tmp_path/"p.gif", "--actions", "left,left,up,none"), capture_output=True, text=True, env=ENV, cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path/"p.gif").stat().st_size > 1000, done.stderr
+    world = World.load(shipped_world())
+    assert {"up", "down", "left", "right", "none"} <= set(world.names.values()) and steering(world, world.starts[:, 0])["steering"] > .9
 
 def test_it_labels_and_scores(demo, tmp_path):
     out, _ = demo

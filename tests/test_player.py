@@ -51,6 +51,11 @@ def test_the_player_answers_messages(world, clips):
     assert frame["count"] == 1 and len(picture[0]) == 16*64*3 and bytes(picture[0]) != clips[0, 0].tobytes()
     assert player.handle({"do": "reset", "start": 1})[0][1][0] == clips[1, 0].tobytes() and player.walk.game.count == 0
 
+def test_second_bests_of_a_name_come_last(world, clips, monkeypatch):
+    monkeypatch.setattr(world.dit.config, "scrolls", ((0, 0), (0, 0), (3, 0), *[(0, 0)]*5))
+    keys = Player(world, clips[:2, 0], names={1: "up", 2: "up"}).handle({"do": "open"})[0][0]["keys"]
+    assert [k["code"] for k in keys] == [0, 2, 3, 4, 5, 6, 7, 1]
+
 @pytest.mark.parametrize("bad", [{}, None, [], {"do": "step"}, {"do": "step", "code": 99}, {"do": "step", "code": -1}, {"do": "step", "code": "x"}, {"do": "step", "code": 1, "steps": "many"},
     {"do": "step", "code": 1, "guidance": None}, {"do": "reset", "start": 3}, {"do": "reset", "start": -1}, {"do": "reset", "start": None}, {"do": "__init__"}, {"do": "save"}, {"do": "dance\n" * 99}])
 def test_a_bad_message_is_one_line_and_changes_nothing(player, clips, bad):

@@ -42,7 +42,7 @@ def open_page(browser, monkeypatch, tmp_path):
     context, errors = browser.new_context(), []
     def open_page(codes=None, names=NAMES, clock=False, rate=10):
         clips = np.stack([[np.full((8, 12, 3), 150 + 20*k + i, np.uint8) for i in range(4)] for k in range(3)])
-        player, page = play.Player(SimpleNamespace(names={}, actions=7), clips, names, codes), context.new_page()
+        player, page = play.Player(SimpleNamespace(names={}, actions=7, dit=SimpleNamespace(config=SimpleNamespace(scrolls=()))), clips, names, codes), context.new_page()
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.expose_function("kernel", lambda message: [[content, [base64.b64encode(b).decode() for b in buffers]] for content, buffers in player.handle(message)])
         page.route("**/*", lambda route: route.fulfill(content_type="text/html", body='<button id="outside">outside</button><div id="here"></div>'))

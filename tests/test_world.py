@@ -6,7 +6,7 @@ from pokeidm.core import PokeidmError
 from pokeidm.dit import DiT, DiTConfig, connect, make_drafts, new_caches
 from pokeidm.quant import NoQuant
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
-from pokeidm.world import Game, World, carry_detail, decode, encode, evaluate_world, next_frame_scores, next_latents, record, rollout, rollout_scores
+from pokeidm.world import Game, World, carry_detail, decode, encode, evaluate_world, key_codes, next_frame_scores, next_latents, record, rollout, rollout_scores, steering
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,16 @@ def test_detail_is_carried_where_the_latents_are_the_same_and_nowhere_else():
     neither = torch.full_like(drafts[:, :, 0], .5)
     assert torch.allclose(go(neither), blocky.decode(neither), atol=.02)
 
+def test_a_key_plays_the_code_that_scrolls(world):
+    names = {0: "none", 5: "up", 6: "up", 1: "up", 7: "left"}
+    assert key_codes(world, names) == {"none": 0, "up": 1, "left": 7}
+    assert key_codes(world, {0: "none", 5: "up", 6: "up"}) == {"none": 0, "up": 6}
+
+def test_steering_presses_each_direction_once(world, clips):
+    assert steering(world, clips[:, 0])["steering"] is None
+    named = World(world.tokenizer, world.dit, {0: "none", 3: "left", 7: "left", 5: "up"})
+    assert steering(named, clips[:, 0])["steering"] in [i/10 for i in range(11)]        # five frames, two keys
+
 def test_temperature_is_the_scale_of_the_noise(world, clips):
     go = lambda seed, temperature: rollout(world, clips[:1, :1], [[1, 1]], seed=seed, temperature=temperature)
     assert np.array_equal(go(3, 0.), go(4, 0.)) and not np.array_equal(go(3, 1.), go(4, 1.)) and not np.array_equal(go(3, 1.), go(3, .5))
@@ -128,7 +138,10 @@ def test_evaluation_is_json_whatever_the_groups(world, clips):
 
 def test_save_and_load(world, clips, tmp_path):
     world.names = {0: "none", 3: "left"}
-    assert World.load(World(world.tokenizer, world.dit, snap=True, detail=.25).save(tmp_path/"v")).detail == .25
+    kept = World.load(World(world.tokenizer, world.dit, snap=True, detail=.25, starts=clips[:, :2]).save(tmp_path/"v"))
+    assert kept.detail == .25 and kept.dit.config.scrolls == world.dit.config.scrolls and np.array_equal(kept.starts, clips[:, :2])
+    (tmp_path/"v"/"starts.npy").write_bytes(b"no frames")
+    with pytest.raises(PokeidmError, match="start frames"): World.load(tmp_path/"v")
     again = World.load(world.save(tmp_path/"w"))
     assert again.names == world.names and np.array_equal(again.rollout(clips[:1, :1], [[3]]), world.rollout(clips[:1, :1], [[3]]))
     with pytest.raises(PokeidmError): World.load(tmp_path/"w"/"dit")
