@@ -285,7 +285,7 @@ def bench_models(device):
     frames, device = torch.randint(0, 256, (8, 2, 80, 120, 3), dtype=torch.uint8), choose_device(device)
     latents, codes = torch.rand(8, 2, 20, 30, 4)*2 - 1, torch.zeros(8, 2, dtype=torch.long)
     rows = []
-    for name, model, batch in (("tokenizer nano", Tokenizer(TokenizerConfig()), frames), ("lam", LAM(LAMConfig()), frames), ("dit tiny", DiT(DiTConfig()), (latents, codes))):
+    for name, model, batch in (("tokenizer nano", Tokenizer(TokenizerConfig()), frames), ("lam", LAM(LAMConfig()), frames), ("dit tiny", DiT(DiTConfig(scrolls=[(0, 3)]*8)), (latents, codes, latents))):
         model.to(device); batch = tuple(b.to(device) for b in batch) if isinstance(batch, tuple) else batch.to(device)
         def step(): model.loss(batch, 0.5)[0].backward(); _wait(device)
         rows.append(row(f"{name}: forward and backward", "frames/s", rate(step, 16)))
@@ -301,7 +301,7 @@ def bench_play(device):
     from pokeidm.dit import DiT, DiTConfig
     from pokeidm.tokenizer import Tokenizer, TokenizerConfig
     from pokeidm.world import World, latency
-    world = World(Tokenizer(TokenizerConfig()), DiT(DiTConfig())).to(choose_device(device)).eval()
+    world = World(Tokenizer(TokenizerConfig()), DiT(DiTConfig(scrolls=[(0, 3)]*8))).to(choose_device(device)).eval()
     times = latency(world, np.zeros((80, 120, 3), np.uint8))
     return [row("play, 4 steps a frame: median", "ms/frame", times["ms_per_frame"]), row("play: 95th percentile", "ms/frame", times["ms_per_frame_p95"])]
 

@@ -110,8 +110,8 @@ class _Parts(nn.Module):
         init_weights(self)
 
 # %% ../nbs/20_dit.ipynb #983d4587
-class _Ends(_Parts):
-    "The two ends of a `DiT`: frames to tokens, tokens to frames."
+class _Reader(_Parts):
+    "The one end of a `DiT`: frames to tokens."
     def check(self, noisy, t, actions, drafts):
         "Raise `PokeidmError` if shapes do not fit the configuration or each other."
         c, lead = self.config, noisy.shape[:2]
@@ -126,6 +126,9 @@ class _Ends(_Parts):
         x = self.read_noisy(noisy.flatten(0, 1).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
         return (x + self.read_past(drafts.flatten(0, 1), actions.flatten())).unflatten(0, (B, T))
 
+# %% ../nbs/20_dit.ipynb #f29b3b81
+class _Ends(_Reader):
+    "And the other: tokens to frames."
     def latents(self, x, condition, drafts):
         "Tokens back as latents, in fp32: the change, on top of the mixed drafts if that is what is predicted."
         scale, shift = self.modulation(condition).unsqueeze(2).chunk(2, -1)
@@ -166,6 +169,7 @@ def make_drafts(before, scrolled=None, hidden=None):
     if scrolled is None: return before[:, :, None]
     return torch.stack([before, scrolled if hidden is None else torch.where(expand(hidden, scrolled) > 0, before, scrolled)], 2)
 
+# %% ../nbs/20_dit.ipynb #203862c7
 def flow_loss(model, latents, actions, scrolled=None, done=1.):
     "Flow matching loss of `model` (a `DiT`) on latents `[B, n, h, w, d]`, actions `[B, n]` into each frame and the frame before scrolled by it, `[B, n, h, w, d]`; and logs."
     c, data, past = model.config, latents[:, 1:], latents[:, :-1]

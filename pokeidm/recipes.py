@@ -116,7 +116,8 @@ def any_pairs(groups, most=1024):
 # %% ../nbs/23_recipes.ipynb #efc0d16a
 @torch.no_grad()
 def encode_video(tokenizer, lam, store, scrolls, chunk=64):
-    "Latents `float16 [n, h, w, d]` of every frame of a video, the codes `int64 [n]` that lead into each (0 after a cut), latents of the frame before each as that code scrolls it (`screen_shifts`)."
+    """Latents `float16 [n, h, w, d]` of every frame of a video, the codes `int64 [n]` that lead into each (0 after a cut), latents of the frame before
+    each as that code scrolls it (`scrolls`: see `screen_shifts`)."""
     codes, _ = label_frames(lam, store, merged=False)     # the world may know how fast a step is
     latents, scrolled, shifts = [], [], torch.tensor(scrolls)[torch.from_numpy(codes)]
     for a in range(0, len(store), chunk):
@@ -237,6 +238,7 @@ def shipped_lam():
     if (folder/"config.json").is_file(): return folder
     raise PokeidmError("no latent action model came along with this installation: name one with --lam, or train one with 'pokeidm train lam'")
 
+# %% ../nbs/23_recipes.ipynb #52354efa
 def shipped_world():
     "The folder of the world that comes with a checkout, trained by `pokeidm demo` on the sample clips. Raises `PokeidmError` where there is none."
     folder = Path(__file__).resolve().parent.parent/"data_samples"/"world"

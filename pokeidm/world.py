@@ -55,8 +55,8 @@ def key_codes(world, names=None):
 
 # %% ../nbs/21_world.ipynb #e8d054a5
 class World(_Models):
-    """A playable world. `names` says what a code seems to do, `window` how many past frames are seen, `snap` puts latents on the tokenizer's grid, `detail` is how alike (mean squared difference)
-    latents are that share their detail (see `carry_detail`), 0: none; `starts`, clips `uint8 [n, L, H, W, 3]` that a game may begin at.
+    """A playable world. `names` says what a code seems to do, `window` how many past frames are seen, `snap` puts latents on the tokenizer's grid,
+    `detail` is how alike (mean squared difference) latents are that share their detail (see `carry_detail`), 0: none; `starts`, clips `uint8 [n, L, H, W, 3]` that a game may begin at.
 
     Frames are `uint8 [H, W, 3]` (NumPy), actions codes in `[0, K)`. Raises `PokeidmError` if tokenizer and transformer do not fit.
     """
@@ -106,7 +106,8 @@ def on_grid(world, latents):
 # %% ../nbs/21_world.ipynb #71d7320f
 @torch.no_grad()
 def next_latents(world, drafts, actions, caches, steps=4, guidance=1.0, temperature=1.0, generator=None):
-    """Latents `[B, 1, h, w, d]` of the next frame: from its drafts `[B, 1, C, h, w, d]`, the actions `[B, 1]` pressed now (K: unknown) and what `caches` remember, which stay as they are.
+    """Latents `[B, 1, h, w, d]` of the next frame: from its drafts `[B, 1, C, h, w, d]`, the actions `[B, 1]` pressed now (K: unknown) and what
+    `caches` remember, which stay as they are.
 
     steps: predictions on the way from noise; guidance: 1 none, 0 ignores the action; temperature: scale of the noise."""
     noise = temperature*torch.randn(drafts[:, :, 0].shape, generator=generator).to(drafts)
@@ -119,7 +120,8 @@ def next_latents(world, drafts, actions, caches, steps=4, guidance=1.0, temperat
 # %% ../nbs/21_world.ipynb #62dcc7da
 @torch.no_grad()
 def carry_detail(tokenizer, latents, drafts, pictures, alike):
-    """Frames float `[B, 1, 3, H, W]` of `latents [B, 1, h, w, d]`, with the detail of the `pictures [B, 1, C, 3, H, W]` of whose latents `drafts [B, 1, C, h, w, d]` they are, where they are the same.
+    """Frames float `[B, 1, 3, H, W]` of `latents [B, 1, h, w, d]`, with the detail of the `pictures [B, 1, C, 3, H, W]` where they are the same as
+    these pictures' latents, `drafts [B, 1, C, h, w, d]`.
 
     alike: the mean squared difference of latents at which the detail is down to a third."""
     lost = pictures - torch.stack([tokenizer.decode(draft) for draft in drafts.unbind(2)], 2)
@@ -129,7 +131,7 @@ def carry_detail(tokenizer, latents, drafts, pictures, alike):
     return (tokenizer.decode(latents) + (share*lost).sum(2)).clamp(0, 1)
 
 # %% ../nbs/21_world.ipynb #e6f7a2e4
-class _Games:
+class _Begun:
     "`B` games side by side, begun at frames `uint8 [B, L, H, W, 3]`; between: the actions `[B, L-1]` that lead from one to the next."
     def __init__(self, world, frames, between=None, seed=0):
         self.world, self.generator, self.caches = world, torch.Generator().manual_seed(seed), new_caches(world.dit, world.window)
@@ -147,6 +149,9 @@ class _Games:
     def _remember(self, latents, actions, drafts):
         with torch.no_grad(): self.world.dit(latents, latents.new_ones(latents.shape[:2]), actions, drafts, self.caches)
 
+# %% ../nbs/21_world.ipynb #02612668
+class _Games(_Begun):
+    "They go on by `step`."
     def step(self, actions, **options):
         "One frame further by `actions [B]`; returns the frames `uint8 [B, H, W, 3]`. Options: see `next_latents`."
         actions = self._actions(actions)[:, None]
