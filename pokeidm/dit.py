@@ -106,6 +106,7 @@ class _Parts(nn.Module):
         self.blocks = nn.ModuleList(SpaceTimeBlock(D, config.heads, temporal(i), cond_dim=D) for i in range(config.depth))
         self.norm, self.modulation = RMSNorm(D, elementwise_affine=False), nn.Sequential(nn.SiLU(), starts_at_zero(nn.Linear(D, 2*D)))
         self.masks = config.drafts if config.drafts > 1 and config.residual and config.target == "x" else 0      # how much of each draft
+        self.register_buffer("first", torch.tensor([0., 3.])[:, None, None], persistent=False)          # nearly all of the scrolled one, until it has learnt
         self.head = starts_at_zero(nn.Linear(D, (config.latent_dim + self.masks)*config.patch**2))
         init_weights(self)
 
@@ -136,7 +137,7 @@ class _Ends(_Reader):
         change = out[:, :, self.masks:].movedim(2, -1)
         if self.config.target != "x" or not self.config.residual: return change
         if not self.masks: return drafts[:, :, 0] + change
-        masks = (out[:, :, :self.masks] + torch.tensor([0., 3.], device=out.device)[:, None, None]).softmax(2)    # at first nearly all of the scrolled one
+        masks = (out[:, :, :self.masks] + self.first).softmax(2)
         return (masks[..., None]*drafts).sum(2) + change
 
 # %% ../nbs/20_dit.ipynb #6e7b2283
