@@ -303,8 +303,8 @@ def test_any_name_is_only_text(open_page, name):
 def test_a_kernel_that_is_gone_is_said(open_page):
     page = open_page(rate=.2)
     page.evaluate("(() => { const wait = setTimeout; window.setTimeout = (work, ms, ...more) => wait(work, ms >= 10000 ? 50 : ms, ...more); model.hold = true; })()")
-    press(page, "ArrowUp", "ArrowUp"); assert "kernel does not answer" in said(page)
-    page.evaluate("model.release()"); page.wait_for_timeout(100); assert not said(page) and count(page).startswith("frame 2,")
+    press(page, "ArrowUp", "ArrowUp"); page.wait_for_function("document.body.innerText.includes('kernel does not answer')"); assert "kernel does not answer" in said(page)
+    page.evaluate("model.release()"); page.wait_for_function("document.body.innerText.includes('frame 2,')"); assert not said(page) and count(page).startswith("frame 2,")
 
 def test_another_view_of_the_player_shows_what_it_is_at(page):
     page.get_by_label("start").fill("2"); press(page, "Enter", "Escape", "ArrowUp")
