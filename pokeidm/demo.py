@@ -19,7 +19,7 @@ from .groups import evenly
 from .metrics import DIRECTIONS, pair_truth
 from .overworld import SAMPLES, make_samples
 from .player import as_clips
-from .recipes import evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, shipped_world, train_lam, train_tokenizer, train_world
+from .recipes import data_samples, evaluate_lam, evaluate_tokenizer, finished_model, load_groups, load_lam, recipe, save_trained, shipped_world, train_lam, train_tokenizer, train_world
 from .tokenizer import Tokenizer
 from .train import load_model, save_model
 from .video import index_video
@@ -32,7 +32,7 @@ FPS, HEIGHT = 10, 80                                    # frames a second, rows 
 
 def sample_videos(out):
     "The sample clips: those of a checkout, or the same ones rendered anew into `out` where there is none."
-    shipped = Path(__file__).resolve().parent.parent/"data_samples"
+    shipped = data_samples()
     folder = shipped if all((shipped/f"{name}.mp4").is_file() for name in SAMPLES) else Path(out)/"samples"
     if folder != shipped and not all((folder/f"{name}.mp4").is_file() for name in SAMPLES): make_samples(folder)
     return [folder/f"{name}.mp4" for name in SAMPLES if "events" not in name], ["overworld_heldout"]

@@ -171,6 +171,17 @@ def make_drafts(before, scrolled=None, hidden=None):
     return torch.stack([before, scrolled if hidden is None else torch.where(expand(hidden, scrolled) > 0, before, scrolled)], 2)
 
 # %% ../nbs/20_dit.ipynb #203862c7
+def _targets(model, data, noise, t, actions, drafts, n):
+    "Times, lengths of steps, noisy frames and what is to be predicted; the first `n` of the batch are shortcuts."
+    t, step, target = t.clone(), torch.zeros_like(t), (data if model.config.target == "x" else velocity(data, noise)).clone()
+    if n: t[:n], step[:n] = sample_shortcuts(t[:n].shape, t.device)
+    noisy = interpolate(data, noise, t)
+    if n:
+        with torch.no_grad():
+            target[:n] = shortcut_target(lambda x, t, step: model(x, t, actions[:n], drafts[:n], step=step), noisy[:n], t[:n], step[:n], model.config.target)
+    return t, step, noisy, target
+
+# %% ../nbs/20_dit.ipynb #6407a0f0
 def flow_loss(model, latents, actions, scrolled=None, done=1.):
     "Flow matching loss of `model` (a `DiT`) on latents `[B, n, h, w, d]`, actions `[B, n]` into each frame and the frame before scrolled by it, `[B, n, h, w, d]`; and logs."
     c, data, past = model.config, latents[:, 1:], latents[:, :-1]
@@ -186,16 +197,6 @@ def flow_loss(model, latents, actions, scrolled=None, done=1.):
         x_error = (error if c.target == "x" else error*expand(1 - t, error).square())[n:]
         ratio = x_error.mean()/(data - past)[n:].square().mean().clamp(min=1e-8)
     return (error*expand(ramp_weight(t), error)).mean(), {"error_over_copy": ratio}
-
-def _targets(model, data, noise, t, actions, drafts, n):
-    "Times, lengths of steps, noisy frames and what is to be predicted; the first `n` of the batch are shortcuts."
-    t, step, target = t.clone(), torch.zeros_like(t), (data if model.config.target == "x" else velocity(data, noise)).clone()
-    if n: t[:n], step[:n] = sample_shortcuts(t[:n].shape, t.device)
-    noisy = interpolate(data, noise, t)
-    if n:
-        with torch.no_grad():
-            target[:n] = shortcut_target(lambda x, t, step: model(x, t, actions[:n], drafts[:n], step=step), noisy[:n], t[:n], step[:n], model.config.target)
-    return t, step, noisy, target
 
 # %% ../nbs/20_dit.ipynb #81609b02
 @torch.no_grad()

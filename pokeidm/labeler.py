@@ -20,6 +20,7 @@ from threading import RLock
 import numpy as np
 from .core import PokeidmError, atomic_path, read_json, write_json
 from .video import VideoIndex, _first_frame, _in_order, _packet_times, index_video, open_video, read_frames, sample_frames, spread, to_rgb
+from .viz import widget_base
 
 # %% ../nbs/04_labeler.ipynb #5cdac1c7
 def _merge(pairs):
@@ -484,10 +485,7 @@ class Session:
 @cache
 def _widget_class():
     "The anywidget class, made when it is first needed: everything above works without anywidget."
-    try: import anywidget
-    except ImportError: raise PokeidmError("the timeline labeler needs anywidget: pip install 'pokeidm[notebooks]'") from None
-
-    class Timeline(anywidget.AnyWidget):
+    class Timeline(widget_base("the timeline labeler")):
         _esm = files("pokeidm")/"static"/"labeler.js"
         def __init__(self, session):
             super().__init__()

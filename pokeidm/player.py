@@ -16,6 +16,7 @@ from .core import PokeidmError, safe_name
 from .metrics import psnr
 from .video import index_video, read_frames, sample_frames, save_clip
 from .view import find_view, scaler
+from .viz import widget_base
 from .world import Game, key_codes, label_clips
 
 # %% ../nbs/22_player.ipynb #88f7c462
@@ -179,10 +180,7 @@ def _state(player, said):
 @cache
 def _widget_class():
     "The anywidget class, made when it is first needed: everything above works without anywidget."
-    try: import anywidget
-    except ImportError: raise PokeidmError("the player needs anywidget: pip install 'pokeidm[notebooks]'") from None
-
-    class Widget(anywidget.AnyWidget):
+    class Widget(widget_base("the player")):
         _esm = files("pokeidm")/"static"/"player.js"
         def __init__(self, player):
             super().__init__()

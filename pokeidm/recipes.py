@@ -6,8 +6,8 @@
 __all__ = ['RECIPES', 'SETTINGS', 'TRAINERS', 'load_groups', 'fetch_frames', 'recipe', 'fit', 'build', 'train_tokenizer',
            'train_lam', 'any_pairs', 'encode_video', 'encode_videos', 'train_world', 'some_frames', 'sample_grid',
            'evaluate_tokenizer', 'word_scores', 'evaluate_lam', 'yardsticks', 'pairs_change', 'watch_tokenizer',
-           'watch_lam', 'watch_collapse', 'watch_world', 'shipped_lam', 'shipped_world', 'load_lam', 'finished_model',
-           'save_trained', 'run_training']
+           'watch_lam', 'watch_collapse', 'watch_world', 'data_samples', 'shipped_lam', 'shipped_world', 'load_lam',
+           'finished_model', 'save_trained', 'run_training']
 
 # %% ../nbs/23_recipes.ipynb #4e388f60
 from dataclasses import fields, replace
@@ -232,16 +232,20 @@ def watch_world(frames, tokenizer, lam):
     return evaluate
 
 # %% ../nbs/23_recipes.ipynb #c98f1dfd
+def data_samples():
+    "The folder of clips and models that comes with a checkout, whether it is there or not."
+    return Path(__file__).resolve().parent.parent/"data_samples"
+
 def shipped_lam():
     "The folder of the latent action model that comes with a checkout, trained on the sample clips. Raises `PokeidmError` where there is none."
-    folder = Path(__file__).resolve().parent.parent/"data_samples"/"lam"
+    folder = data_samples()/"lam"
     if (folder/"config.json").is_file(): return folder
     raise PokeidmError("no latent action model came along with this installation: name one with --lam, or train one with 'pokeidm train lam'")
 
 # %% ../nbs/23_recipes.ipynb #52354efa
 def shipped_world():
     "The folder of the world that comes with a checkout, trained by `pokeidm demo` on the sample clips. Raises `PokeidmError` where there is none."
-    folder = Path(__file__).resolve().parent.parent/"data_samples"/"world"
+    folder = data_samples()/"world"
     if is_world(folder): return folder
     raise PokeidmError("no world came along with this installation: make one with 'pokeidm demo'")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['new_figure', 'to_uint8', 'film_strip', 'difference', 'curves', 'confusion', 'save_gif', 'png_bytes', 'html_image',
-           'html_table']
+           'html_table', 'widget_base']
 
 # %% ../nbs/01_viz.ipynb #1479ad66
 import base64, html, io
@@ -97,3 +97,10 @@ def html_table(head, rows):
     "An HTML table; everything in it is escaped."
     line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
     return f"<table>{line('th', head)}{''.join(line('td', r) for r in rows)}</table>"
+
+# %% ../nbs/01_viz.ipynb #2aae06f9
+def widget_base(who):
+    "anywidget's `AnyWidget`. Raises `PokeidmError`, in the name of `who`, where anywidget is missing."
+    try: from anywidget import AnyWidget
+    except ImportError: raise PokeidmError(f"{who} needs anywidget: pip install 'pokeidm[notebooks]'") from None
+    return AnyWidget
