@@ -78,3 +78,37 @@ def test_pipeline_goes_on_past_a_bad_video(tmp_path):
     assert (tmp_path/"frames/overworld/good/meta.json").exists() and not (tmp_path/"frames/overworld/bad").exists()
     done = run("groups", "--frames_dir", tmp_path/"frames", "--split", "0.8", "--num_images_in_video", "4")
     assert done.returncode == 0 and (tmp_path/"frames/overworld_train_0_8_4_frames.json").exists(), done.stderr
+
+COMPLETE = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+f=$(complete -p pokeidm | sed 's/.*-F \\([^ ]*\\).*/\\1/'); "$f" pokeidm "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}" 2>/dev/null
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+@pytest.fixture(scope="module")
+def bash_script(tmp_path_factory):
+    import contextlib, io
+    with contextlib.redirect_stdout(io.StringIO()) as said: assert main(["completion", "bash"]) == 0
+    path = tmp_path_factory.mktemp("completion")/"pokeidm.bash"; path.write_text(said.getvalue())
+    return path
+
+@pytest.mark.parametrize("words, gives", [
+    (["pi"], {"pipeline"}), (["train", ""], {"tokenizer", "lam", "dit"}), (["pipeline", "--ext"], {"--extract"}), (["train", "dit", "--lam"], {"--lam"}),
+    (["train", "tokenizer", "--change"], {"--change_weight"}), (["doc"], {"doctor"}), (["play", "--re"], {"--record"}), (["label", "--zzz"], {""}),
+    (["label", "--lam", "data_sam"], {"data_samples"}),
+])
+def test_bash_completes(words, gives, bash_script):
+    done = subprocess.run(["bash", "--norc", "-c", COMPLETE, "bash", str(bash_script), "pokeidm", *words], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and set(done.stdout.rstrip("\n").split("\n")) >= gives and len(set(done.stdout.split())) <= max(3, len(gives)), done
+
+def test_completion_of_other_shells_and_without_shtab(capsys, monkeypatch):
+    for shell in ("zsh", "fish"): assert main(["completion", shell]) == 0 and "change_weight" in capsys.readouterr().out
+    assert main(["completion", "abacus"]) == 2 and "abacus" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2 and "pip install shtab" in capsys.readouterr().err
+
+def test_version(capsys):
+    from configparser import ConfigParser
+    settings = ConfigParser(delimiters=["="]); settings.read(ROOT/"settings.ini")
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"pokeidm {settings['DEFAULT']['version']}\n"

@@ -9,31 +9,6 @@ from pokeidm.core import PokeidmError
 from pokeidm.store import LocalStore, check_key, open_store, sync
 
 
-@pytest.fixture(scope="module")
-def address():
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            try: socket.create_connection(("127.0.0.1", port), 1).close(); break
-            except OSError: time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally: server.terminate(); server.wait()
-
-
-@pytest.fixture
-def s3(address, monkeypatch):
-    for name in [n for n in os.environ if n.startswith("AWS_")]: monkeypatch.delenv(name)
-    for name, value in dict(AWS_ENDPOINT_URL=address, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true",
-                            AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, NO_PROXY="127.0.0.1").items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(address + "/moto-api/reset", method="POST")).read()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="bucket")
-    return client
-
-
 @pytest.fixture
 def parts(monkeypatch):
     "The bytes of a file that is sent in three parts."
