@@ -18,6 +18,7 @@ setup(
     author=cfg["author"],
     license="MIT",
     keywords=cfg["keywords"],
+    classifiers=[f"Programming Language :: Python :: {v}" for v in cfg["pythons"].split()] + ["Intended Audience :: Science/Research"],
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=["pokeidm*"]),
     package_data={"pokeidm": ["static/*"]},
