@@ -211,6 +211,9 @@ class _Train:
             models.add_parser(name, help=what, description=f"Train the {name}: {what}.")
     def run(a):
         from pokeidm.recipes import run_training
+        for name in ("batch_size", "num_images_in_video"):
+            if getattr(a, name) < 1: raise PokeidmError(f"--{name} cannot be used: give a whole number of 1 or more")
+        if not 0 < a.split <= 1: raise PokeidmError("--split cannot be used: give a share above 0, at most 1")
         run_training(a)
 
 # %% ../nbs/29_cli.ipynb #6b1ac925

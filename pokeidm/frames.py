@@ -329,7 +329,7 @@ def _open_shards(folder, meta, fetch=None):
         raise PokeidmError(f"{folder}/meta.json is of no version that is known here: extract the video again") from None
     store = FrameStore(folder, meta, shape, ends, fetch)
     for k, length in enumerate(() if fetch else meta["shards"]):
-        try: good = _shard(store, k).shape == (length, *shape[1:])
+        try: good = (shard := _shard(store, k)).shape == (length, *shape[1:]) and shard.dtype == np.uint8
         except (OSError, ValueError): good = False
         if not good: raise PokeidmError(f"{folder}/frames-{k:05d}.npy is missing or damaged: extract the video again")
     return store
