@@ -51,7 +51,7 @@ def readme():
         (ROOT / "public/readme").mkdir(parents=True, exist_ok=True)
         (ROOT / "public/readme" / name).write_bytes(data)
         text = text.replace(f"({name})", f"(public/readme/{name})")
-    text = re.sub(r"\]\((?=(?:studies/)?\w+\.ipynb)", "](nbs/", text.replace("../public/", "public/"))
+    text = re.sub(r"\]\((?=(?:(?:studies|tutorials)/)?\w+\.ipynb)", "](nbs/", re.sub(r"\]\(\.\./", "](", text))
     text = re.sub(r"```(?:python)?\s*```", "", text)
     (ROOT / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
 

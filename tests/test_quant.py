@@ -3,9 +3,9 @@ import math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from pokeidm.core import PokeidmError
-from pokeidm.quant import EMAVQ, FSQ, NSVQ, far_sample, follow, kmeans, make_quantizer, reseed, usage_logs
+from pokeidm.quant import EMAVQ, FSQ, NSVQ, QUANTIZERS, far_sample, follow, kmeans, make_quantizer, reseed, usage_logs
 
-NAMES = ("fsq", "nsvq", "emavq", "none")
+NAMES = tuple(QUANTIZERS)      # a new one is held to the contract by being in it
 
 
 def make(name, vocab=8, dim=3, **options): return make_quantizer(name, vocab=vocab, dim=dim, levels=(4, 3, 2), **options)
