@@ -56,3 +56,27 @@ def test_nothing_that_is_loaded_can_run_code():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call): assert not unsafe(node), f"{path.name}:{node.lineno}: {unsafe(node)}"
             if isinstance(node, (ast.Import, ast.ImportFrom)): assert not {"pickle", "dill", "joblib", "marshal", "shelve"} & {a.name.split(".")[0] for a in node.names}, f"{path.name}:{node.lineno}"
+
+@pytest.fixture(scope="module")
+def docs():
+    from importlib.util import module_from_spec, spec_from_file_location
+    spec = spec_from_file_location("docs", ROOT/".ci/docs.py"); module = module_from_spec(spec); spec.loader.exec_module(module)
+    return module
+
+def test_the_pages_can_be_built_and_their_links_are_whole(docs, tmp_path):
+    before = {p: p.read_bytes() for p in NOTEBOOKS}
+    assert docs.build(tmp_path) == []
+    pages = {p.relative_to(tmp_path).as_posix(): p.read_text(encoding="utf-8") for p in tmp_path.rglob("*.html")}
+    assert pages.keys() >= {p.relative_to(ROOT).with_suffix(".html").as_posix() for p in NOTEBOOKS} | {f"reference/{p.stem}.html" for p in (ROOT/"pokeidm").glob("[a-z]*.py")} | {"CONTRIBUTING.html", "search.html"}
+    for name, text in pages.items():
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', text):
+            assert re.match(r"\w+:|//|/", target) or ((tmp_path/name).parent/target).exists(), (name, target)
+    assert "‖soft − hard‖" in pages["reference/quant.html"] and "<math" in pages["nbs/14_quant.html"] and "collapsed" in pages["nbs/14_quant.html"]      # a docstring, a formula, an output
+    assert "make_quantizer" in (tmp_path/"search/search_index.json").read_text(encoding="utf-8")
+    assert before == {p: p.read_bytes() for p in NOTEBOOKS}
+
+def test_a_link_that_leads_nowhere_is_told(docs, tmp_path, monkeypatch):
+    def one_page(folder): (folder/"index.md").write_text("# One\n[gone](gone.md) [here](#nowhere)\n"); return [{"One": "index.md"}]
+    monkeypatch.setattr(docs, "write_sources", one_page)
+    wrong = " ".join(docs.build(tmp_path))
+    assert "gone.md" in wrong and "nowhere" in wrong
