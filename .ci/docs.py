@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = {
-    "site_name": "pokeidm", "theme": {"name": "readthedocs", "highlightjs": False, "navigation_depth": 2}, "use_directory_urls": False, "strict": True,
-    "markdown_extensions": ["tables", "md_in_html", "pymdownx.superfences", {"toc": {"permalink": True}}, {"pymdownx.highlight": {"noclasses": True}}],
+    "site_name": "pokeidm", "theme": {"name": "readthedocs", "highlightjs": False, "navigation_depth": 2}, "use_directory_urls": False, "extra_css": ["style.css"],
+    "markdown_extensions": ["tables", "md_in_html", "pymdownx.superfences", {"toc": {"permalink": True}}, {"pymdownx.highlight": {"noclasses": True, "pygments_style": "tango"}}],
     "validation": {"nav": {"omitted_files": "warn"}, "links": {"not_found": "warn", "anchors": "warn", "absolute_links": "ignore", "unrecognized_links": "warn"}},
     "plugins": ["search", {"mkdocstrings": {"handlers": {"python": {"paths": [str(ROOT)], "options": {
         "show_source": False, "show_root_heading": False, "show_root_toc_entry": False, "docstring_style": None, "members_order": "source", "heading_level": 2, "filters": ["!^_"], "separate_signature": True}}}}}],
@@ -20,8 +20,8 @@ def formulas(text):
     from latex2mathml.converter import convert
     parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.S)
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"\$\$(.+?)\$\$", lambda m: convert(m[1].strip(), display="block"), parts[i], flags=re.S)
-        parts[i] = re.sub(r"(?<![\w$\\])\$(?=\S)([^$]+?)(?<=\S)\$(?!\w)", lambda m: convert(m[1]), parts[i])
+        parts[i] = re.sub(r"\$\$(.+?)\$\$", lambda m: f"\n\n<div>{convert(m[1].strip(), display='block')}</div>\n\n", parts[i], flags=re.S)
+        parts[i] = re.sub(r"(?<![\w$\\])\$(?=\S)([^$]+?)(?<=\S)\$(?!\w)", lambda m: f"<span>{convert(m[1])}</span>", parts[i])        # a line that begins with <math> would be a block
     return "".join(parts)
 
 
@@ -38,10 +38,11 @@ def page(path):
             data = out.get("data", {})
             if "application/vnd.jupyter.widget-view+json" in data: out.data = {"text/plain": "(a widget: open the notebook in JupyterLab to use it)"}
             if "text/html" in data: data["text/html"] = re.sub(r"\n\s*", "\n", data["text/html"]).strip()
+    nb.metadata["language_info"] = {"name": "python"}
     text, resources = MarkdownExporter().from_notebook_node(nb)
     pictures = {f"{path.stem}_{name}": data for name, data in resources.get("outputs", {}).items()}
     for name in resources.get("outputs", {}): text = text.replace(f"({name})", f"({path.stem}_{name})")
-    text = re.sub(r"```(?:python)?\s*```", "", text)
+    text = re.sub(r"^```python\s*\n```$", "", text, flags=re.M)
     return re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", text), pictures
 
 
@@ -68,6 +69,7 @@ def write_sources(folder):
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "data_samples/README.md"):
         text = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", (ROOT/name).read_text(encoding="utf-8"))
         (folder/name).parent.mkdir(exist_ok=True); (folder/name).write_text(text, encoding="utf-8"); nav["Project"].append({Path(name).stem.capitalize() if "/" not in name else "Samples and cards": name})
+    (folder/"style.css").write_text(".wy-nav-content { max-width: 1200px } .rst-content .highlight pre code { border: 0; padding: 0 } .rst-content table td { white-space: normal !important }\n", encoding="utf-8")
     shutil.copytree(ROOT/"public", folder/"public", ignore=shutil.ignore_patterns("runs"))
     return [{"pokeidm": "nbs/index.md"}, *({title: pages} for title, pages in nav.items())]
 

@@ -2,7 +2,6 @@
 import functools, http.server, json, threading
 from pathlib import Path
 import numpy as np, pytest
-from test_store import address, s3
 from clips import clip, game
 from pokeidm.cli import main
 from pokeidm.scrape import scrape

@@ -2,7 +2,6 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
-from test_store import address, s3
 from pokeidm.cli import main
 from pokeidm.core import PokeidmError
 from pokeidm.frames import extract
