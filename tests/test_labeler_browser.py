@@ -1,5 +1,5 @@
 """The labeler in a browser: the widget's JavaScript in a bare page, whose model is a stub in front of the real `Session`."""
-import json, shutil
+import errno, json, os, shutil
 import pytest
 from hands import Hands, barcode_of, write_video
 from pages import bare_page, show
@@ -192,11 +192,32 @@ def test_a_kernel_that_was_only_busy_counts_no_edit_twice(labeler):
 def test_a_disk_that_says_no(labeler, tmp_path):
     (tmp_path / "out").write_text("a file where the folder should be")
     it = labeler()
+    it.page.evaluate("hasten()")
     it.drag(it.point(0), it.point(1))
     assert "NOT SAVED: cannot write" in it.banner and "1 edit is kept" in it.banner
     (tmp_path / "out").unlink()
     it.page.wait_for_function("!document.querySelector('.banner').textContent")     # the page asks again by itself
     assert it.labels == Spans([(0, 11)]) and not it.banner
+
+
+@pytest.mark.parametrize("where, error", [("pathlib.Path.mkdir", errno.EROFS), ("os.fsync", errno.ENOSPC)])
+def test_edits_that_the_disk_refuses_are_not_saved_and_not_lost(labeler, monkeypatch, where, error):
+    "A read-only folder, and a disk that is full: until it takes them they are counted, also by a page and a kernel that start again meanwhile."
+    it = labeler()
+    it.drag(it.point(0), it.point(1))
+    with monkeypatch.context() as disk:
+        def refuse(*_, **__): raise OSError(error, os.strerror(error))
+        disk.setattr(where, refuse)
+        it.drag(it.point(5), it.point(6)); it.press("i")
+        for _ in range(2):
+            assert "NOT SAVED" in it.banner and os.strerror(error) in it.banner and "2 edits are kept" in it.banner
+            assert "not saved yet" in it.status and it.labels == Spans([(0, 11)])
+            it.load()
+        it.page.evaluate("hasten()"); it.press("v"); assert "3 edits are kept" in it.banner
+    it.page.wait_for_function("!document.querySelector('.banner').textContent")     # nobody does anything: the page asks again by itself
+    assert it.labels == it.session.video.labels.spans == Spans([(0, 29), (42, 599)]) and "saved in route 1.json" in it.status
+    assert [e["do"] for e in read_journal(it.out / "route 1.journal.jsonl") if e.get("do", "seen") != "seen"] == ["add", "add", "invert", "add"]
+    assert not it.page.evaluate("localStorage.length")
 
 
 def test_the_next_page_is_there_before_it_is_asked_for(labeler):
