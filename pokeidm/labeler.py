@@ -265,6 +265,7 @@ class Labels:
         "Remember that these frames were on the screen: in the journal only, and not worth a word if that cannot be written."
         with self._lock:
             self._take({"do": "seen", "first": int(first), "last": int(last)})
+            if self.problem: return          # a journal ahead of the label file reads as if somebody had taken the edits back by hand
             try: append_journal(self.disk.journal, self._unwritten); self._unwritten = []
             except PokeidmError: pass
 

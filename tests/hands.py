@@ -14,7 +14,10 @@ def write_video(path):
 
 def barcode_of(screenshot):
     "The number in a picture, dimmed (not valid) or not, on black ground."
-    picture = np.array(Image.open(io.BytesIO(screenshot)).convert("L"))
+    return _number(np.array(Image.open(io.BytesIO(screenshot)).convert("L")))
+
+
+def _number(picture):
     h, w = picture.shape
     return sum(int(picture[h // 8:h // 3, int((b + 0.5) * w / 16)].mean() > 62) << b for b in range(16))
 
@@ -49,6 +52,11 @@ class Hands:
         "The number in the picture that is on the screen as number `still` of the window."
         x, y = self.point(still, 0, 0)
         return barcode_of(self.page.screenshot(clip={"x": x, "y": y, "width": 128, "height": 72}))
+
+    def all_shown(self, n):
+        "The same of the first `n` stills."
+        window, columns = np.array(Image.open(io.BytesIO(self.page.locator("canvas.stills").screenshot())).convert("L")), self.columns
+        return [_number(window[i // columns * 82:, i % columns * 132:][:72, :128]) for i in range(n)]
 
     @property
     def banner(self): return self.page.locator(".banner").inner_text()

@@ -196,6 +196,8 @@ def test_a_full_disk_keeps_the_work(video, tmp_path, monkeypatch, where):
         m.setattr(*((labeler.Path, "write_text") if where == "open" else (os, "fsync")), full)
         labels.do({"do": "add", "first": 10, "last": 15, "id": "a"}); labels.see(0, 9)
         assert "No space left" in labels.problem and "free some space" in labels.problem and labels.spans == Spans([(0, 5), (10, 15)])
+        again = Labels(tmp_path / "out", video, video_facts(video)); again.do({"do": "add", "first": 10, "last": 15, "id": "a"})      # a kernel that starts meanwhile, told by the page
+        assert again.spans == labels.spans
     assert load_labels(tmp_path / "out", video) in (Spans([(0, 5)]), labels.spans)
     labels.save()
     assert not labels.problem and load_labels(tmp_path / "out", video) == labels.spans == Labels(tmp_path / "out", video, video_facts(video)).spans

@@ -27,7 +27,7 @@ const BUTTONS = { undo: "↶ undo", redo: "↷ redo", invert: "invert", up: "▲
 
 function build(el) {
   const root = element("div", el, { className: "pokeidm-labeler", tabIndex: 0 }, "outline-offset:2px;padding:2px;font:12px sans-serif");
-  root.setAttribute("data-lm-suppress-shortcuts", "true");  // JupyterLab leaves our keys to us
+  root.setAttribute("data-lm-suppress-shortcuts", "true");  // Jupyter leaves our keys to us; Notebook 7 hears them before we do
   root.setAttribute("aria-label", "Timeline labeler. " + HELP);
   const banner = element("div", root, { className: "banner" }, "display:none;background:#b00020;color:white;padding:4px 8px;font-weight:bold");
   banner.setAttribute("role", "alert");

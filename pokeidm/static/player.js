@@ -136,10 +136,9 @@ function render({ model, el }) {
     if (event.type === "keyup") held.delete(key);
     if (event.type !== "keydown" || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target !== box) { if (key === "Escape") box.focus(); return; }
-    if (code === undefined && !strokes.has(key)) return;
-    event.preventDefault();
-    if (event.repeat) return;                              // the rate is ours, not the keyboard's
-    if (code !== undefined) press(key, code); else strokes.get(key)();
+    const work = code !== undefined ? () => press(key, code) : strokes.get(key);
+    if (work || key in SIGNS) event.preventDefault();      // in a world without "down" the arrow must not scroll the notebook away
+    if (work && !event.repeat) work();                     // the rate is ours, not the keyboard's
   }
   for (const type of ["keydown", "keyup", "keypress"]) box.addEventListener(type, keyboard);
   box.addEventListener("focusin", () => { focused = true; go(); });
