@@ -272,7 +272,7 @@ def _differing(saved, config):
 def load_run(run, folder):
     "Bring `run` to the newest whole checkpoint in `folder` (or to `folder`, if it is one); returns whether there was one. Torn ones are passed over."
     for path in reversed(checkpoints(folder) or [Path(folder)]):
-        try: saved, state = read_json(path/"config.json"), torch.load(path/"state.pt", map_location=run.accelerator.device, weights_only=True)
+        try: saved, state = read_json(path/"config.json"), torch.load(path/"state.pt", map_location="cpu", weights_only=True)
         except Exception:
             if path != Path(folder): print(f"{path.name} is damaged: going back to the checkpoint before it", file=sys.stderr)
             continue

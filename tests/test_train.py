@@ -196,7 +196,7 @@ class Coded(Line):
     def __init__(self, config): super().__init__(config); self.codebook = nn.Parameter(torch.zeros(3))
     def loss(self, batch, done):
         if self.training: self.codebook.data += torch.randn(3)
-        return super().loss(batch, done)[0] + 0*self.codebook.sum(), {}
+        return super().loss(batch, done)[0] + .1*(self.codebook[:2]*self.layer.weight).sum() + 0*self.codebook.sum(), {}
 
 class Hit(Coded):
     "One process of several is told to stop in the middle of update 8."
@@ -211,15 +211,17 @@ def worker(out):
     def stop(k):
         if k//2 == 13: raise KeyboardInterrupt
         return batches(k)
+    took = {"again": [], "after": []}
+    def noting(name): return lambda k: took[name].append(k) or batches(k)
     numbers, plain, whole, cut, again, hit, after = Numbers(), new(), new(Coded), new(Coded), new(Coded, rank), new(Hit), new(Hit, rank)
     history = train(plain, Batches(numbers, 5), config, save_dir=out/"plain", evaluate=look, device="cpu", board=Board(out))
     train(whole, batches, config, device="cpu")
-    for model, fetch, name, more in ((cut, stop, "cut", {}), (again, batches, "cut", {"resume": True}), (hit, batches, "hit", {})):
+    for model, fetch, name, more in ((cut, stop, "cut", {}), (again, noting("again"), "cut", {"resume": True}), (hit, batches, "hit", {})):
         try: train(model, fetch, config, save_dir=out/name, device="cpu", **more)
         except KeyboardInterrupt: assert model in (cut, hit)
     first = [p.name for p in checkpoints(out/"hit")]
-    os.environ["RANK"] = "none"; train(after, batches, config, save_dir=out/"hit", resume=True, device="cpu")
-    results = {"asked": numbers.asked, "history": history, "hit": first, **{k: weights(m) for k, m in dict(plain=plain, whole=whole, again=again, after=after).items()}}
+    os.environ["RANK"] = "none"; train(after, noting("after"), config, save_dir=out/"hit", resume=True, device="cpu")
+    results = {"asked": numbers.asked, "history": history, "hit": first, "took": {k: min(v) for k, v in took.items()}, **{k: weights(m) for k, m in dict(plain=plain, whole=whole, again=again, after=after).items()}}
     torch.save(results, out/f"result-{rank}.pt")
 
 def launch(code, *launcher):
@@ -240,6 +242,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     assert sum((r["asked"][0] for r in ours), []) == numbers.asked[0]
     for name in ("whole", "again", "after"): assert torch.equal(ours[0][name][3:], ours[1][name][3:])      # the codebook is that of the first
     assert torch.equal(ours[0]["whole"], ours[0]["again"]) and torch.equal(ours[0]["whole"], ours[0]["after"])        # stopped, gone on
+    assert [r["took"] for r in ours] == [{"again": 2*10 + r, "after": 2*8 + r} for r in (0, 1)]
     assert [r["hit"] for r in ours] == [["step-0000005", "step-0000008"]]*2                   # all stopped after the same update
     assert (tmp_path/"evaluated-0").exists() and not (tmp_path/"evaluated-1").exists() and len(list(tmp_path.glob("tensorboard/*"))) == 1
     assert [h["val_score"] for r in ours for h in r["history"] if "val_score" in h] == [1.]*4
@@ -380,6 +383,8 @@ def test_a_network_that_is_cut_costs_a_line(s3, proxy, tmp_path, capsys):
     said = [l for l in capsys.readouterr().err.splitlines() if l.strip()]
     assert len(said) == 1 and "training goes on" in said[0], said
     assert objects(s3) == three(10, 15, 20) and not mirror.failed
+    sent = [path for method, path in proxy.arrived if method == "PUT"]
+    assert len(sent) == 12 and all(path.endswith("config.json") for path in sent[2::3])               # what makes a checkpoint whole is sent last
     proxy.down()
     with pytest.raises(PokeidmError, match="cannot reach S3"): Mirror("s3://bucket/run")                # told before anything is trained
 
