@@ -24,7 +24,7 @@ from .core import PokeidmError, as_dict, atomic_path, choose_device, progress, r
 class TrainConfig:
     "How to train. The run ends at `steps` or `minutes`, whichever comes first; 0 means no such limit."
     steps: int = 1000          # number of updates
-    minutes: float = 0.0       # minutes of training, by the clock
+    minutes: float = 0.0       # minutes of training, by the clock, which stands still during evaluations
     lr: float = 1e-3           # peak learning rate of AdamW
     schedule: str = "cosine"   # how the rate comes down after the warm-up: cosine, or wsd (stays up, comes down in the end)
     warmup: int = 50           # updates of linear warm-up
@@ -134,6 +134,7 @@ class Prefetch:
     def _load(self, step): return _each(lambda x: _tensor(x, self.device.type == "cuda"), self.batches(step))
     def close(self): self.pool.shutdown(cancel_futures=True)
 
+# %% ../nbs/15_train.ipynb #1e59ef53
 def _each(function, batch): return tuple(_each(function, b) for b in batch) if isinstance(batch, (tuple, list)) else function(batch)
 
 def _tensor(x, pinned):
@@ -206,29 +207,31 @@ class Run(_State):
             batch = fetch(self.step*parts + part)
             if self.flops is None and peak_flops(self.accelerator.device): self.flops = model_flops(self.model, batch)/_count(batch)
             self.whole, self.samples = False, self.samples + self.team.size*_count(batch)
-            loss, norm, logs = self._part(batch, done)
+            loss, norm, logs = _part(self, batch, done)
             total = total + loss.detach()/parts
         if self.average: self.average.update_parameters(self.model)
         self.step, self.whole = self.step + 1, True
         return {"loss": total, "grad_norm": norm.detach(), "lr": rate, **logs}
 
-    def _part(self, batch, done):
-        norm = None
-        with self.accelerator.accumulate(self.wrapped):
-            if self.team.line: self._share()
-            with self.accelerator.autocast(): loss, logs = self.wrapped(batch, done)
-            self.accelerator.backward(loss)
-            if self.accelerator.sync_gradients: norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-            self.optimizer.step(); self.optimizer.zero_grad(set_to_none=True)
-        return loss, norm, logs
+# %% ../nbs/15_train.ipynb #300cf280
+def _part(run, batch, done):
+    "Forward and backward of one batch, and after the last one of an update the step."
+    norm = None
+    with run.accelerator.accumulate(run.wrapped):
+        if run.team.line: _share(run.model)
+        with run.accelerator.autocast(): loss, logs = run.wrapped(batch, done)
+        run.accelerator.backward(loss)
+        if run.accelerator.sync_gradients: norm = run.accelerator.clip_grad_norm_(run.model.parameters(), run.config.clip_norm)
+        run.optimizer.step(); run.optimizer.zero_grad(set_to_none=True)
+    return loss, norm, logs
 
-    def _share(self):
-        for name, p in self.model.named_parameters():
-            if "codebook" in name: torch.distributed.broadcast(p.data, 0)
+def _share(model):
+    for name, p in model.named_parameters():
+        if "codebook" in name: torch.distributed.broadcast(p.data, 0)
 
 def _count(batch): return len(batch[0] if isinstance(batch, tuple) else batch)
 
-# %% ../nbs/15_train.ipynb #300cf280
+# %% ../nbs/15_train.ipynb #577da2db
 def save_run(run, folder, mirror=None):
     "Checkpoint `run` as `folder/step-…`, keeping the newest few and the best. All processes call it; the first one writes."
     run.saved, path = run.step, Path(folder)/f"step-{run.step:07d}"
@@ -247,6 +250,7 @@ def _write_run(run, path, state, mirror):
         if old.name not in kept: shutil.rmtree(old)
     if mirror: mirror.send(path.name)
 
+# %% ../nbs/15_train.ipynb #01dece1b
 def _random_state(run, state=None):
     "The states of the random numbers, of the CPU and of the GPU if there is one; set to `state` first, if given."
     cuda = run.accelerator.device.type == "cuda"
@@ -367,13 +371,14 @@ class _Elsewhere:
         for f in reversed(_FILES): self.store.remove(f"{name}/{f}")
         self.there.discard(name)
 
+# %% ../nbs/15_train.ipynb #6b9b0c60
 _FILES = ("model.safetensors", "state.pt", "config.json")      # of a checkpoint, in the order in which they are sent
 
 def _link(old, new):
     try: os.link(old, new)
     except OSError: shutil.copyfile(old, new)      # a file system without links
 
-# %% ../nbs/15_train.ipynb #6b9b0c60
+# %% ../nbs/15_train.ipynb #8cfb1a70
 class Mirror(_Elsewhere):
     """Copies of a run's checkpoints in a store (`s3://bucket/prefix`, or a folder): the ones that the run itself keeps.
 
@@ -388,6 +393,7 @@ class Mirror(_Elsewhere):
         self.folder = Path(folder)
         if self.there and not resume: raise PokeidmError(f"{self.url} holds the checkpoints of another run: go on from them with --resume, or name another prefix")
         for name in self.there - {p.name for p in checkpoints(folder)}: self.bring(name, folder)
+        if resume: self.due = {p.name for p in checkpoints(folder)} - self.there
         for left in self.folder.glob(".sending-*"): shutil.rmtree(left, ignore_errors=True)      # by a run that was killed
 
     def send(self, name):
@@ -399,6 +405,7 @@ class Mirror(_Elsewhere):
         "Wait until all is sent, after a last try if need be."
         if self.due and (not self.job or self.job.done()): self.send(max(self.due))
         self.pool.shutdown()
+        if self.due: print(f"{', '.join(sorted(self.due))} never reached {self.url}: the same command with --resume sends what is missing", file=sys.stderr)
 
 # %% ../nbs/15_train.ipynb #88074e2f
 def _send_due(mirror):
@@ -414,14 +421,14 @@ def _send_due(mirror):
         mirror.failed = True
 
 # %% ../nbs/15_train.ipynb #69f5cbaa
-PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (312, 19.5), "L40S": (362, 92), "L4": (121, 30), "A10": (125, 31),
+PEAKS = {"H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67), "A100": (312, 19.5), "L40S": (362, 92), "L40": (181, 91), "L4": (121, 30), "A10": (125, 31),
          "RTX 4090": (165, 83), "RTX 3090": (71, 36), "V100": (125, 16), "T4": (65, 8)}      # 10^12 operations a second in 16 bits, dense, and in fp32
 
 def peak_flops(device, precision="no"):
     "Floating-point operations a second of which `device` is capable; None for a CPU, or a GPU that `PEAKS` does not know."
     if torch.device(device).type != "cuda": return None
-    name = torch.cuda.get_device_name(device)
-    return next((1e12*peak[precision == "no"] for known, peak in PEAKS.items() if known in name), None)
+    words = set(torch.cuda.get_device_name(device).replace("-", " ").split())
+    return next((1e12*peak[precision == "no"] for known, peak in PEAKS.items() if words.issuperset(known.split())), None)
 
 def model_flops(model, batch):
     "Floating-point operations of the products in `model.loss(batch, 1)` and its gradient. The model, its gradients and the random numbers stay as they are."
@@ -467,6 +474,7 @@ def _start(run, save_dir, resume, mirror):
     if save_dir and first: _make_folder(save_dir)
     if save_dir and first and resume is not True: _set_aside(Path(save_dir))
 
+# %% ../nbs/15_train.ipynb #a04c9fb5
 def _set_aside(folder):
     "Checkpoints of an earlier run must neither mix with those of this one nor be lost: move them to `before-1`, `before-2`, ..."
     if not (old := checkpoints(folder)): return
@@ -475,7 +483,7 @@ def _set_aside(folder):
     for path in old: path.rename(aside/path.name)
     print(f"{folder} held the checkpoints of another run: they are in {aside.name} now (--resume goes on with what is there)")
 
-# %% ../nbs/15_train.ipynb #a04c9fb5
+# %% ../nbs/15_train.ipynb #daadb337
 @contextmanager
 def _ending(run, save_dir, mirror):
     "However it ends: what is whole is saved, and sent; a process that is gone is one clear line."
@@ -493,6 +501,7 @@ def _ending(run, save_dir, mirror):
     finally:
         if mirror: mirror.close()
 
+# %% ../nbs/15_train.ipynb #e6aed747
 @contextmanager
 def _fetching(run, batches):
     "The parts of this process, see above, fetched ahead."

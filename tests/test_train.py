@@ -319,6 +319,12 @@ def test_what_the_device_could_do(monkeypatch):
     monkeypatch.undo(); train(unwatched, batches, config, device="cpu")
     assert torch.equal(weights(watched), weights(unwatched))
 
+@pytest.mark.parametrize("name, peak", [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA L40S", 362e12),
+                                        ("Tesla T4", 65e12), ("NVIDIA GeForce RTX 4090", 165e12), ("NVIDIA RTX A1000", None)])
+def test_the_device_is_known_by_its_name(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert T.peak_flops("cuda", "bf16") == peak and (not peak or T.peak_flops("cuda") < peak) and T.peak_flops("cpu") is None
+
 class Waits(TorchDispatchMode):
     "Counts what would make a GPU's host wait: reading a number, or a shape that hangs on one."
     def __init__(self): super().__init__(); self.found = []
@@ -387,6 +393,15 @@ def test_a_network_that_is_cut_costs_a_line(s3, proxy, tmp_path, capsys):
     assert len(sent) == 12 and all(path.endswith("config.json") for path in sent[2::3])               # what makes a checkpoint whole is sent last
     proxy.down()
     with pytest.raises(PokeidmError, match="cannot reach S3"): Mirror("s3://bucket/run")                # told before anything is trained
+
+def test_what_never_arrived_is_named_and_sent_by_the_next_run(s3, proxy, tmp_path, capsys):
+    mirror = Mirror("s3://bucket/run")
+    train(new(Line), lambda step: proxy.alive and proxy.down() or batches(step), TrainConfig(steps=10, save_interval=5), save_dir=tmp_path, device="cpu", mirror=mirror)
+    said = [l for l in capsys.readouterr().err.splitlines() if l.strip()]
+    assert len(said) == 2 and "training goes on" in said[0] and said[1].startswith("step-0000005, step-0000010 never reached") and not objects(s3)
+    proxy.up()
+    train(new(Line), batches, TrainConfig(steps=10), save_dir=tmp_path, resume=True, device="cpu", mirror=Mirror("s3://bucket/run"))
+    assert objects(s3) == three(5, 10)
 
 def test_every_setting_says_what_it_is():
     import inspect, re
