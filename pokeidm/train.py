@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PEAKS', 'TrainConfig', 'check_train', 'learning_rate', 'share_done', 'make_optimizer', 'save_model', 'checkpoints',
            'model_folder', 'load_model', 'Prefetch', 'first_process', 'Team', 'Run', 'save_run', 'best_step',
-           'load_run', 'Board', 'Mirror', 'peak_flops', 'model_flops', 'speed', 'train', 'last_scores']
+           'load_run', 'Board', 'Mirror', 'peak_flops', 'model_flops', 'sample_flops', 'speed', 'train', 'last_scores']
 
 # %% ../nbs/15_train.ipynb #3e9bcdb2
 import copy, json, math, os, shutil, signal, sys, tempfile, threading, time
@@ -205,7 +205,7 @@ class Run(_State):
         for group in self.optimizer.param_groups: group["lr"] = rate
         for part in range(parts):
             batch = fetch(self.step*parts + part)
-            if self.flops is None and peak_flops(self.accelerator.device): self.flops = model_flops(self.model, batch)/_count(batch)
+            if self.flops is None and peak_flops(self.accelerator.device): self.flops = sample_flops(self, batch)
             self.whole, self.samples = False, self.samples + self.team.size*_count(batch)
             loss, norm, logs = _part(self, batch, done)
             total = total + loss.detach()/parts
@@ -439,6 +439,10 @@ def model_flops(model, batch):
     return counter.get_total_flops()
 
 # %% ../nbs/15_train.ipynb #5df5b894
+def sample_flops(run, batch):
+    "`model_flops` of one sample of `batch`, counted in the precision of `run`, whose kernels take less memory."
+    with run.accelerator.autocast(): return model_flops(run.model, batch)/_count(batch)
+
 def speed(run):
     "`samples_per_second` of all processes since this was called last, and `mfu`, 0 to 1, where the device's peak is known."
     (samples, seconds), run.marked = run.marked, (run.samples, run.seconds)

@@ -91,6 +91,15 @@ def test_it_goes_on_from_s3_where_nothing_else_is_left(s3, trained, capsys):
     assert main(argv) == 2 and "another run" in capsys.readouterr().err
     assert main([*argv, "--checkpoint_s3", "s3://nowhere/run"]) == 2 and "'nowhere' does not exist" in capsys.readouterr().err
 
+def test_two_processes_are_one_with_twice_the_batch(trained):
+    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pokeidm", *line(trained, "two")],
+                         env={**os.environ, "PYTHONPATH": str(CLIP.parent.parent), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert two.returncode == 0 and two.stdout.count("the model is in") == 1, two.stderr[-2000:]
+    assert main([*line(trained, "one"), "--batch_size", "4"]) == 0
+    ours, alone = (load_model(Tokenizer, trained/name/"model").state_dict() for name in ("two", "one"))
+    assert all(np.allclose(ours[k], alone[k], rtol=1e-3, atol=1e-4) for k in alone) and len(list((trained/"two").glob("tokenizer-*.json"))) == 1
+    assert not all(np.allclose(v, alone[k], rtol=1e-3, atol=1e-4) for k, v in load_model(Tokenizer, trained/"whole"/"model").state_dict().items())    # half the batch
+
 def test_it_says_and_keeps_how_good_it_is(trained, capsys):
     assert main([*line(trained, "whole"), "--resume"]) == 0                         # there is nothing left to do but to say it
     said, record = capsys.readouterr().out, json.loads(next((trained/"whole").glob("tokenizer-*.json")).read_text())
