@@ -184,7 +184,7 @@ def _train_flags(p, model):
 def _run_flags(p, model):
     "Where a training run reads from and writes to."
     p.flag("save_dir", "", f"the trained model, its record, samples and logs go there (empty: runs/{model})")
-    p.flag("checkpoint_dir", "", "checkpoints go there (empty: save_dir)")
+    p.flag("checkpoint_dir", "", "checkpoints go there (empty: save_dir)"); p.flag("checkpoint_s3", "", "and copies of them there, as s3://bucket/prefix; --resume looks there too")
     p.flag("resume", False, "go on from the newest whole checkpoint of checkpoint_dir"); p.flag("resume_from", "", "start from the newest checkpoint of another folder")
     p.flag("device", "auto", "cpu, cuda, ..."); p.flag("tensorboard", True, "log to save_dir/tensorboard"); p.flag("wandb", False, "log to Weights & Biases")
     p.flag("use_s3", False, "read frames from S3, as 'pokeidm sync' put them there"); p.flag("s3_bucket", _bucket()); p.flag("s3_prefix", "")

@@ -101,6 +101,7 @@ def choose_device(name="auto"):
     import torch
     if name in (None, "", "auto"):
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ: name += ":" + os.environ["LOCAL_RANK"]      # one of several processes: its own GPU
     try: return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError):
         raise PokeidmError(f"device '{name}' is not available here: use --device cpu or leave it out") from None

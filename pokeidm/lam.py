@@ -35,8 +35,8 @@ SIZES = {   # channels of the decoder, its blocks, channels of the hero finder
 class LAMConfig:
     "A latent action model. It looks at frames scaled to `height` x `width` (multiples of 8, from 24), whatever their size, and draws them at half of that."
     size: str = "tiny"             # a key of SIZES
-    height: int = 80
-    width: int = 120
+    height: int = 80               # pixels that it looks at
+    width: int = 120               # likewise
     codes: int = 8                 # K; code 0 is "no action"
     dim: int = 16                  # length of the vector before quantization
     quant: str = "nsvq"            # nsvq, emavq, fsq or none

@@ -25,7 +25,7 @@ from .motion import matched_motion
 from .quant import check_levels
 from .store import open_store
 from .tokenizer import Tokenizer, TokenizerConfig
-from .train import Board, TrainConfig, check_train, checkpoints, last_scores, load_model, model_folder, save_model, train
+from .train import Board, Mirror, TrainConfig, best_step, check_train, checkpoints, first_process, last_scores, load_model, model_folder, save_model, train
 from .viz import difference, to_uint8
 from .world import World, encode, is_world, label_clips, next_frame_scores, rollout
 
@@ -282,7 +282,7 @@ def _places(args):
     resume = bool(args.resume)
     if args.resume_from and Path(args.resume_from).resolve() == folder.resolve(): resume = True
     elif args.resume_from and not (resume and checkpoints(folder)): resume = Path(args.resume_from)
-    if resume is True and not checkpoints(folder): print(f"no checkpoint in {folder} yet: starting from the beginning")
+    if resume is True and not checkpoints(folder) and not args.checkpoint_s3 and first_process(): print(f"no checkpoint in {folder} yet: starting from the beginning")
     return save_dir, folder, resume
 
 # %% ../nbs/23_recipes.ipynb #e0204707
@@ -293,13 +293,15 @@ def run_training(args):
     loop, batch_size, length = recipe(args.model, args.batch_size, args.num_images_in_video, **_given(args, TrainConfig))
     args.seed = loop.seed
     save_dir, folder, resume = _places(args)
-    board = Board(save_dir, args.tensorboard, args.wandb)
+    board, mirror = Board(save_dir, args.tensorboard, args.wandb), Mirror(args.checkpoint_s3) if args.checkpoint_s3 else None
     groups, val = _read_groups(args, length)
-    options = {"device": args.device, "resume": resume, "save_dir": folder, "board": board}
+    options = {"device": args.device, "resume": resume, "save_dir": folder, "board": board, "mirror": mirror}
     try: model, history = TRAINERS[args.model](args, groups, val, loop, batch_size, options, **_given(args, *SETTINGS[args.model]))
     except torch.OutOfMemoryError: raise PokeidmError("the memory of the device is full: choose a smaller --batch_size or --size") from None
+    if not first_process(): return save_dir/"model"
     saved = save_trained(model, history, save_dir, loop, batch_size)
     _tell(args, history, groups, val, saved)
+    if (best := best_step(history, loop.best)) >= 0: print(f"the best {loop.best} was after {best} updates: {folder}/step-{best:07d}")
     return saved
 
 # %% ../nbs/23_recipes.ipynb #8c5bad62

@@ -67,6 +67,7 @@ class LocalStore:
         return self.path(key)
     def write(self, key, data):
         with atomic_path(self.path(key)) as tmp: tmp.write_bytes(data) if isinstance(data, bytes) else shutil.copyfile(data, tmp)
+    def remove(self, key): self.path(key).unlink(missing_ok=True)
 
 # %% ../nbs/09_store.ipynb #185a6209
 _CREDENTIALS = "S3 refused the credentials ({code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
@@ -365,6 +366,7 @@ class S3Store(_Bucket):
     def exists(self, key): return next(self.keys(check_key(key)), None) == key             # it sorts before whatever it begins
     def size(self, key): return self.call(lambda: self.client.head_object(**self.at(key)), key)["ContentLength"]
     def write(self, key, data): self._known.pop(key, None); self.call(lambda: _put(self, key, data), key)
+    def remove(self, key): self._known.pop(key, None); self.call(lambda: self.client.delete_object(**self.at(key)), key)
     def read(self, key): return self.call(lambda: _get(self, key, buffer := io.BytesIO()) and buffer.getvalue(), key)
     def load(self, key): return _load(self, key)
     def fetch(self, key): return _fetch(self, key)

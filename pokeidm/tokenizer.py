@@ -28,11 +28,11 @@ SIZES = {   # width, encoder blocks, decoder blocks, heads, local windows in pla
 @dataclass
 class TokenizerConfig:
     "What a tokenizer is. `height`, `width` in pixels; `bins` are the FSQ levels."
-    size: str = "nano"
-    height: int = 80
-    width: int = 120
-    patch: int = 4
-    bins: tuple = (8, 8, 6, 5)
+    size: str = "nano"           # a key of SIZES
+    height: int = 80             # of the frames, in pixels
+    width: int = 120             # likewise
+    patch: int = 4               # pixels per token and side
+    bins: tuple = (8, 8, 6, 5)   # levels of FSQ
     quant: str = "fsq"           # fsq, nsvq, emavq or none
     temporal: bool = False       # may tokens look back in time?
     change_weight: float = 1.0   # extra weight of pixels that changed; 0: plain loss
@@ -135,7 +135,7 @@ def reconstruction_loss(out, x, changed, config):
     return loss + config.perceptual*edge_loss(out, x) if config.perceptual else loss
 
 def _decibels(error, changed):
-    mse = {"psnr": error.mean(), "changed_psnr": (error*changed).sum()/changed.sum() if changed.any() else error.mean()}
+    mse = {"psnr": error.mean(), "changed_psnr": torch.where(changed.any(), (error*changed).sum()/changed.sum(), error.mean())}
     return {k: -10*torch.log10(v.clamp(min=1e-10)) for k, v in mse.items()}
 
 # %% ../nbs/16_tokenizer.ipynb #3ba99070

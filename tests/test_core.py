@@ -59,3 +59,8 @@ def test_a_process_that_ended_but_was_not_waited_for_is_gone(tmp_path):
     while not list(tmp_path.iterdir()) or open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[0] != "Z": time.sleep(0.01)
     with atomic_path(tmp_path/"d") as tmp: tmp.mkdir()
     assert [p.name for p in tmp_path.iterdir()] == ["d"]; process.wait()
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "999")
+    with pytest.raises(PokeidmError, match="cuda:999"): choose_device("cuda")
+    assert choose_device("cpu").type == "cpu"

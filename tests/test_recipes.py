@@ -1,5 +1,5 @@
 """`pokeidm train`: reads from S3 exactly what sync wrote, goes on bit for bit where it was killed, evaluates on its way, and refuses in one line."""
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from pokeidm.cli import main
@@ -79,6 +79,25 @@ def test_killed_and_resumed_is_bit_identical(trained, monkeypatch):
     child.send_signal(signal.SIGKILL); child.wait()
     assert 2 <= int(max(p.name for p in (trained/"elsewhere").glob("step-*"))[5:]) < 6 and not (trained/"killed/model").exists()
     assert main([*argv, "--resume"]) == 0 and weights(trained/"killed") == weights(trained/"whole")
+
+def test_it_goes_on_from_s3_where_nothing_else_is_left(s3, trained, capsys):
+    argv = [*line(trained, "copied"), "--checkpoint_s3", "s3://bucket/run", "--eval_interval", "2", "--best", "psnr", "--keep", "1"]
+    assert main([*argv, "--steps", "4"]) == 0 and "the best psnr was after" in capsys.readouterr().out
+    shutil.rmtree(trained/"copied")
+    assert main([*argv, "--resume"]) == 0
+    record = json.loads(next((trained/"copied").glob("tokenizer-*.json")).read_text())["results"]["history"]
+    assert [h["step"] for h in record if "val_psnr" in h] == [2, 4, 6] and all(h["samples_per_second"] > 0 for h in record if "loss" in h)
+    assert main(argv) == 2 and "another run" in capsys.readouterr().err
+    assert main([*argv, "--checkpoint_s3", "s3://nowhere/run"]) == 2 and "'nowhere' does not exist" in capsys.readouterr().err
+
+def test_two_processes_are_one_with_twice_the_batch(trained):
+    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pokeidm", *line(trained, "two")],
+                         env={**os.environ, "PYTHONPATH": str(CLIP.parent.parent), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert two.returncode == 0 and two.stdout.count("the model is in") == 1, two.stderr[-2000:]
+    assert main([*line(trained, "one"), "--batch_size", "4"]) == 0
+    ours, alone = (load_model(Tokenizer, trained/name/"model").state_dict() for name in ("two", "one"))
+    assert all(np.allclose(ours[k], alone[k], rtol=1e-3, atol=1e-4) for k in alone) and len(list((trained/"two").glob("tokenizer-*.json"))) == 1
+    assert not all(np.allclose(v, alone[k], rtol=1e-3, atol=1e-4) for k, v in load_model(Tokenizer, trained/"whole"/"model").state_dict().items())    # half the batch
 
 def test_it_says_and_keeps_how_good_it_is(trained, capsys):
     assert main([*line(trained, "whole"), "--resume"]) == 0                         # there is nothing left to do but to say it
