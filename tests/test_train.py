@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from test_store import address, proxy, s3
+from test_store import proxy
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from pokeidm import train as T
