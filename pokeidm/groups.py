@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from .core import PokeidmError, atomic_path, read_json
 from .frames import list_videos, open_frames, open_layout
+from .store import check_key
 
 # %% ../nbs/10_groups.ipynb #eeffab4f
 def group_starts(segments, length, stride=1):
@@ -59,7 +60,7 @@ def _run(line):
     first = _GROUP.match(line)
     if not first: raise ValueError(line[:80])
     starts = line[first.end():].rstrip(b",\n}").replace(b"}," + first[0], b",")
-    if starts.strip(b"0123456789,"): raise ValueError(starts[:80])
+    if not starts or starts.strip(b"0123456789,"): raise ValueError(starts[:80])
     return first[1].decode(), int(first[2]), np.fromstring(starts, np.int32, sep=",")
 
 def _runs(path):
@@ -69,9 +70,9 @@ def _runs(path):
         except ValueError: pass
     spec = read_json(path)
     try:
-        of = lambda g: (g["video_id"], g["shard"])
+        of = lambda g: (str(g["video_id"]), int(g["shard"]))
         return spec, [(*key, np.array([g["start"] for g in part], np.int32)) for key, part in groupby(spec["groups"], of)]
-    except (TypeError, KeyError): return None, None
+    except (KeyError, OverflowError, TypeError, ValueError): return None, None
 
 # %% ../nbs/10_groups.ipynb #8eeb1298
 def write_groups(frames_dir, game=None, split=0.9, num_images_in_video=5, stride=1, seed=0, val_videos=None, fetch=None):
@@ -125,8 +126,9 @@ def _read_manifest(path):
     path = Path(path)
     if not path.is_file(): raise PokeidmError(f"{path} does not exist: write it with 'pokeidm groups'")
     head, runs = _runs(path)
-    if not isinstance(head, dict) or head.get("version") != 1 or not {"num_images_in_video", "stride"} <= head.keys():
+    if not isinstance(head, dict) or head.get("version") != 1 or not all(isinstance(head.get(k), int) and head[k] > 0 for k in ("num_images_in_video", "stride")):
         raise PokeidmError(f"{path} is no group manifest: write it with 'pokeidm groups'")
+    for video in {video for video, *_ in runs}: check_key(video)          # it becomes a folder, and the manifest may be somebody else's
     return head, runs, path.parent/re.sub(r"_(?:train|val)_[^_]+(?:_\d+)*_frames\.json$", "", path.name)
 
 class _Opened:
@@ -150,7 +152,7 @@ class _Placed(_Opened):
         "(video int32, row int32) of every group of `runs`, (folder, shard, starts)."
         place, first = {f: i for i, f in enumerate(self.folders)}, [_first_rows(s) for s in self.stores]
         for f, k, starts in runs:
-            if not 0 <= k < len(first[place[f]]) or starts.max() + first[place[f]][k] >= len(self.stores[place[f]]):
+            if not 0 <= k < len(first[place[f]]) or starts.min() < 0 or starts.max() + first[place[f]][k] + (self.n - 1)*self.stride >= len(self.stores[place[f]]):
                 raise PokeidmError(f"a manifest names frames of {f.name} that are not there: write it again with 'pokeidm groups'")
         rows = [(starts + first[place[f]][k]).astype(np.int32) for f, k, starts in runs]
         return np.repeat(np.array([place[f] for f, *_ in runs], np.int32), [len(r) for r in rows]), np.concatenate([np.zeros(0, np.int32), *rows])

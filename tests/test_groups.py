@@ -78,6 +78,25 @@ def test_a_manifest_of_another_program_gives_the_same_groups(tmp_path, indent):
     spec["groups"][3]["start"] = 4000; train.write_text(json.dumps(spec))
     with pytest.raises(PokeidmError, match="not there"): Groups(train)
 
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("video", ["../../x", "/etc", "..", "a/../b", "", ".", "C:x"])
+def test_a_manifest_names_nothing_outside_its_game(tmp_path, video, indent):
+    _frames(tmp_path/"game"/"a", 40, [0.5]*40)
+    path = write_groups(tmp_path, split=1, num_images_in_video=3)["game"][0]
+    text = path.read_text() if indent is None else json.dumps(json.loads(path.read_text()), indent=indent)          # as we write it, and as others do
+    path.write_text(text.replace('"video_id":"a"', '"video_id":' + json.dumps(video)).replace('"video_id": "a"', '"video_id": ' + json.dumps(video)))
+    with pytest.raises(PokeidmError, match="not a safe path"): Groups(path)
+
+@pytest.mark.parametrize("group, says", [({"video_id": 5}, "missing|no frames|not"), ({"shard": "x"}, "no group manifest"), ({"shard": -1}, "not there"), ({"start": -1}, "not there"),
+                                         ({"start": 38}, "not there"), ({"start": 2**40}, "no group manifest"), ({"start": None}, "no group manifest"), ({"start": []}, "no group manifest")])
+def test_groups_that_cannot_be(tmp_path, group, says):
+    _frames(tmp_path/"game"/"a", 40, [0.5]*40)
+    path = write_groups(tmp_path, split=1, num_images_in_video=3)["game"][0]
+    spec = json.loads(path.read_text()); spec["groups"][3] |= group; path.write_text(json.dumps(spec))
+    with pytest.raises(PokeidmError, match=says): Groups(path)
+    spec["groups"].pop(3); spec["stride"] = "1"; path.write_text(json.dumps(spec))
+    with pytest.raises(PokeidmError, match="no group manifest"): Groups(path)
+
 def test_change_is_the_largest_inside_a_group_and_flagged_groups_can_be_left_out(tmp_path):
     change = np.random.default_rng(0).random(40).round(3)
     for v in "ab": _frames(tmp_path/"game"/v, 40, change.tolist())
