@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PokeidmError', 'atomic_path', 'clear_leftovers', 'write_json', 'read_json', 'safe_name', 'choose_device',
-           'seed_everything', 'as_dict', 'config_hash', 'save_record', 'load_records', 'progress']
+           'first_process', 'seed_everything', 'as_dict', 'config_hash', 'save_record', 'load_records', 'progress']
 
 # %% ../nbs/00_core.ipynb #6ed36de4
 import glob, hashlib, json, os, platform, re, shutil, tempfile
@@ -105,6 +105,10 @@ def choose_device(name="auto"):
     try: return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError):
         raise PokeidmError(f"device '{name}' is not available here: use --device cpu or leave it out") from None
+
+def first_process():
+    "Whether this process is the only one or the first of several: the one that evaluates, writes and talks."
+    return os.environ.get("RANK", "0") == "0"      # set by every launcher, and known before anything is imported
 
 def seed_everything(seed):
     "Seed Python, NumPy and torch."

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['PEAKS', 'TrainConfig', 'check_train', 'learning_rate', 'share_done', 'make_optimizer', 'save_model', 'checkpoints',
-           'model_folder', 'load_model', 'Prefetch', 'first_process', 'Team', 'Run', 'save_run', 'best_step',
-           'load_run', 'Board', 'Mirror', 'peak_flops', 'model_flops', 'sample_flops', 'speed', 'train', 'last_scores']
+           'model_folder', 'load_model', 'Prefetch', 'Team', 'Run', 'save_run', 'best_step', 'load_run', 'Board',
+           'Mirror', 'peak_flops', 'model_flops', 'sample_flops', 'speed', 'train', 'last_scores']
 
 # %% ../nbs/15_train.ipynb #3e9bcdb2
-import copy, json, math, os, shutil, signal, sys, tempfile, threading, time
+import copy, json, math, os, re, shutil, signal, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .core import PokeidmError, as_dict, atomic_path, choose_device, progress, read_json, seed_everything, write_json
+from .core import PokeidmError, as_dict, atomic_path, choose_device, first_process, progress, read_json, seed_everything, write_json
 
 # %% ../nbs/15_train.ipynb #e71d0ee8
 @dataclass
@@ -142,10 +143,6 @@ def _tensor(x, pinned):
     return x.pin_memory() if pinned and not x.is_cuda else x
 
 # %% ../nbs/15_train.ipynb #cb5be6dd
-def first_process():
-    "Whether this process is the only one or the first of several: the one that evaluates, writes and talks."
-    return os.environ.get("RANK", "0") == "0"      # set by every launcher, and known before anything is imported
-
 def _accelerator(config, device):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -278,13 +275,13 @@ def load_run(run, folder):
     for path in reversed(checkpoints(folder) or [Path(folder)]):
         try: saved, state = read_json(path/"config.json"), torch.load(path/"state.pt", map_location="cpu", weights_only=True)
         except Exception:
-            if path != Path(folder): print(f"{path.name} is damaged: going back to the checkpoint before it", file=sys.stderr)
+            if path != Path(folder) and first_process(): print(f"{path.name} is damaged: going back to the checkpoint before it", file=sys.stderr)
             continue
         try:
             if differing := _differing(saved["config"], run.model.config): raise ValueError(differing)
             run.model.load_state_dict(state["model"]); run.optimizer.load_state_dict(state["optimizer"])
             if run.average and state["average"]: run.average.load_state_dict(state["average"])
-        except (RuntimeError, ValueError) as e:
+        except (KeyError, RuntimeError, TypeError, ValueError) as e:
             raise PokeidmError(f"{path} is of a model of another shape ({str(e).splitlines()[0]}): use the same settings, or another --checkpoint_dir") from e
         for mine in state.get("random", ())[run.team.rank:][:1]: _random_state(run, mine)
         run.step, run.seconds, run.history = state["step"], state["seconds"], state["history"]
@@ -353,7 +350,8 @@ class _Elsewhere:
         from pokeidm.store import open_store
         self.url, self.store = url, open_store(url)
         keys = set(self.store.keys("step-"))
-        self.there = {n for n in (k.partition("/")[0] for k in keys) if all(f"{n}/{f}" in keys for f in _FILES)}
+        names = {k.partition("/")[0] for k in keys}           # they become folders: nothing but numbers may follow
+        self.there = {n for n in names if re.fullmatch(r"step-\d+", n) and all(f"{n}/{f}" in keys for f in _FILES)}
 
     def bring(self, name, folder):
         with atomic_path(Path(folder)/name) as tmp:
@@ -413,7 +411,8 @@ def _send_due(mirror):
         for name in sorted(mirror.due, reverse=True):
             if (mirror.folder/name).is_dir(): mirror.copy(mirror.folder/name)
             mirror.due.discard(name)
-        for name in mirror.there - {p.name for p in checkpoints(mirror.folder)}: mirror.drop(name)
+        here = {p.name for p in checkpoints(mirror.folder)}
+        for name in mirror.there - here if here else (): mirror.drop(name)        # where all is gone here, somebody wants the copies
         mirror.failed = False
     except FileNotFoundError: pass                  # the run has just dropped it: there is a newer one
     except (OSError, PokeidmError) as e:
@@ -482,7 +481,7 @@ def _start(run, save_dir, resume, mirror):
 def _set_aside(folder):
     "Checkpoints of an earlier run must neither mix with those of this one nor be lost: move them to `before-1`, `before-2`, ..."
     if not (old := checkpoints(folder)): return
-    aside = folder/f"before-{len(list(folder.glob('before-*'))) + 1}"
+    aside = next(path for n in count(1) if not (path := folder/f"before-{n}").exists())
     aside.mkdir()
     for path in old: path.rename(aside/path.name)
     print(f"{folder} held the checkpoints of another run: they are in {aside.name} now (--resume goes on with what is there)")
@@ -490,20 +489,26 @@ def _set_aside(folder):
 # %% ../nbs/15_train.ipynb #daadb337
 @contextmanager
 def _ending(run, save_dir, mirror):
-    "However it ends: what is whole is saved, and sent; a process that is gone is one clear line."
+    "However it ends: what is whole is saved, and sent."
     try:
         yield
         if save_dir and run.saved != run.step: save_run(run, save_dir, mirror)
     except KeyboardInterrupt:        # alone; several processes have agreed on it, and saved, before
         if save_dir and run.whole and run.saved != run.step and run.team.size == 1: save_run(run, save_dir, mirror)
         raise
+    finally:
+        if mirror: mirror.close()
+
+# %% ../nbs/15_train.ipynb #333e8bc5
+@contextmanager
+def _together(run, save_dir):
+    "A process that is gone is one clear line, wherever the others notice it."
+    try: yield
     except RuntimeError as e:
         if run.team.size == 1 or not (isinstance(e, torch.distributed.DistError) or "gloo" in str(e) or "NCCL" in str(e)): raise
         newest = [p.name for p in checkpoints(save_dir)][-1:] if save_dir else []
         raise PokeidmError(f"another process of this run is gone, after step {run.step}: start all again"
                            + (f" with --resume, which goes on from {newest[0]}" if newest else "; there is no checkpoint yet")) from None
-    finally:
-        if mirror: mirror.close()
 
 # %% ../nbs/15_train.ipynb #e6aed747
 @contextmanager
@@ -525,12 +530,13 @@ def train(model, batches, config, save_dir=None, resume=False, evaluate=None, de
     seed_everything(check_train(config).seed)
     share_done(config, 0, 0)
     run = Run(model.train(), config, choose_device(device))
-    _start(run, save_dir, resume, mirror)
-    if run.team.rank: board = mirror = None
-    if board: board.open(run.step, {**as_dict(model.config), **as_dict(config)})
-    try:
-        with _ending(run, save_dir, mirror), _fetching(run, batches) as fetch: _loop(run, fetch, save_dir, evaluate, desc, board, mirror)
-    finally: board and board.close()
+    with _together(run, save_dir):
+        _start(run, save_dir, resume, mirror)
+        if run.team.rank: board = mirror = None
+        if board: board.open(run.step, {**as_dict(model.config), **as_dict(config)})
+        try:
+            with _ending(run, save_dir, mirror), _fetching(run, batches) as fetch: _loop(run, fetch, save_dir, evaluate, desc, board, mirror)
+        finally: board and board.close()
     if run.average: model.load_state_dict(run.best_model.state_dict())
     model.eval()
     return run.history

@@ -1,5 +1,5 @@
 """The training loop under faults: torn checkpoints, kill -9, loss that blows up, loggers that are missing, processes that die, networks that are cut."""
-import os, signal, subprocess, sys, time, traceback
+import os, shutil, signal, subprocess, sys, time, traceback
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +108,12 @@ def test_checkpoints_of_an_earlier_run_are_set_aside(tmp_path, capsys):
     for steps in (20, 3, 4): train(Line(LineConfig()), batches, TrainConfig(steps=steps), save_dir=tmp_path, device="cpu")
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("step-*")) == ["before-1/step-0000020", "before-2/step-0000003", "step-0000004"]
     assert "before-1" in capsys.readouterr().out
+
+def test_what_was_set_aside_stays_when_other_such_folders_are_removed(tmp_path):
+    for steps in (20, 3): train(Line(LineConfig()), batches, TrainConfig(steps=steps), save_dir=tmp_path, device="cpu")
+    (tmp_path/"before-1").rename(tmp_path/"before-2")
+    for steps in (4, 5): train(Line(LineConfig()), batches, TrainConfig(steps=steps), save_dir=tmp_path, device="cpu")
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("step-*")) == ["before-1/step-0000003", "before-2/step-0000020", "before-3/step-0000004", "step-0000005"]
 
 def test_resume_from_another_folder_leaves_it_alone(tmp_path):
     config = TrainConfig(steps=12, save_interval=6, keep=9)
@@ -402,6 +408,18 @@ def test_what_never_arrived_is_named_and_sent_by_the_next_run(s3, proxy, tmp_pat
     proxy.up()
     train(new(Line), batches, TrainConfig(steps=10), save_dir=tmp_path, resume=True, device="cpu", mirror=Mirror("s3://bucket/run"))
     assert objects(s3) == three(5, 10)
+
+def test_a_folder_that_vanishes_takes_no_copies_with_it(s3, tmp_path):
+    mirror = Mirror("s3://bucket/run")
+    train(new(Line), batches, TrainConfig(steps=10, save_interval=5), save_dir=tmp_path/"run", device="cpu", mirror=mirror)
+    shutil.rmtree(tmp_path/"run"); mirror.due.add("step-0000010"); T._send_due(mirror)
+    assert objects(s3) == three(5, 10)
+
+@pytest.mark.parametrize("name", ["step-..\\..\\x", "step-zzz", "step-"])
+def test_only_checkpoints_are_brought(s3, tmp_path, name):
+    for f in T._FILES: s3.put_object(Bucket="bucket", Key=f"run/{name}/{f}", Body=b"{}")
+    train(new(Line), batches, TrainConfig(steps=2), save_dir=tmp_path/"run", resume=True, device="cpu", mirror=Mirror("s3://bucket/run"))
+    assert [p.name for p in (tmp_path/"run").iterdir()] == ["step-0000002"] and len(objects(s3)) == 6
 
 def test_every_setting_says_what_it_is():
     import inspect, re
