@@ -65,7 +65,8 @@ def check_device():
     torch = _load("torch")
     if isinstance(torch, Finding): return torch
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
+        try: free, total = torch.cuda.mem_get_info()
+        except RuntimeError as e: return Finding("device", f"cuda, {torch.cuda.get_device_name()}, which does not answer ({str(e).splitlines()[0]})", "nvidia-smi")
         return Finding("device", f"cuda, {torch.cuda.get_device_name()}, {free/2**30:.0f} of {total/2**30:.0f} GiB free")
     if shutil.which("nvidia-smi"): return Finding("device", "there is an NVIDIA driver, but this torch cannot use it", "pip install --force-reinstall torch", False)
     return Finding("device", "mps" if torch.backends.mps.is_available() else f"cpu, {torch.get_num_threads()} threads (sizes from S on want a GPU)")

@@ -90,9 +90,25 @@ def test_it_goes_on_from_s3_where_nothing_else_is_left(s3, trained, capsys):
     assert main(argv) == 2 and "another run" in capsys.readouterr().err
     assert main([*argv, "--checkpoint_s3", "s3://nowhere/run"]) == 2 and "'nowhere' does not exist" in capsys.readouterr().err
 
+def in_two_processes(*argv):
+    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pokeidm", *argv],
+                          env={**os.environ, "PYTHONPATH": str(CLIP.parent.parent), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+
+@pytest.mark.parametrize("flags, says", [(("--frames_dir", "nowhere"), "nowhere does not exist"), (("--checkpoint_s3",), "another run")])
+def test_what_two_processes_cannot_use_is_said_once(trained, flags, says):
+    "What both find, and what only the first does, which leaves the other alone."
+    if flags[0] == "--checkpoint_s3": shutil.copytree(max((trained/"whole").glob("step-*")), trained/"copies/step-0000006", dirs_exist_ok=True); flags += (str(trained/"copies"),)
+    done = in_two_processes(*line(trained, "refused"), *flags)
+    said = [l for l in done.stderr.splitlines() if "pokeidm: " in l]
+    assert done.returncode and len(said) == 1 and says in said[0] and not (trained/"refused").exists(), done.stderr[-3000:]
+    assert "pokeidm/cli.py" not in done.stderr                               # no traceback of ours
+
+def test_what_the_second_process_finds_alone_is_not_lost(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1"); monkeypatch.setattr("pokeidm.cli.PATIENCE", 0)
+    assert main(["train", "lam", "--device", "abacus"]) == 2 and "abacus" in capsys.readouterr().err
+
 def test_two_processes_are_one_with_twice_the_batch(trained):
-    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pokeidm", *line(trained, "two")],
-                         env={**os.environ, "PYTHONPATH": str(CLIP.parent.parent), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    two = in_two_processes(*line(trained, "two"))
     assert two.returncode == 0 and two.stdout.count("the model is in") == 1, two.stderr[-2000:]
     assert main([*line(trained, "one"), "--batch_size", "4"]) == 0
     ours, alone = (load_model(Tokenizer, trained/name/"model").state_dict() for name in ("two", "one"))
