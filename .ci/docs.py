@@ -43,7 +43,12 @@ def page(path):
     pictures = {f"{path.stem}_{name}": data for name, data in resources.get("outputs", {}).items()}
     for name in resources.get("outputs", {}): text = text.replace(f"({name})", f"({path.stem}_{name})")
     text = re.sub(r"^```python\s*\n```$", "", text, flags=re.M)
-    return re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", text), pictures
+    return to_pages(text), pictures
+
+
+def to_pages(text):
+    "Markdown whose links to notebooks lead to their pages."
+    return re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", text)
 
 
 def reference(module):
@@ -67,7 +72,7 @@ def write_sources(folder):
     for path in sorted((ROOT/"pokeidm").glob("[a-z]*.py")):
         (folder/"reference"/f"{path.stem}.md").write_text(reference(path.stem), encoding="utf-8"); nav["Reference"].append({path.stem: f"reference/{path.stem}.md"})
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "data_samples/README.md"):
-        text = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", (ROOT/name).read_text(encoding="utf-8"))
+        text = to_pages((ROOT/name).read_text(encoding="utf-8"))
         (folder/name).parent.mkdir(exist_ok=True); (folder/name).write_text(text, encoding="utf-8"); nav["Project"].append({Path(name).stem.capitalize() if "/" not in name else "Samples and cards": name})
     (folder/"style.css").write_text(".wy-nav-content { max-width: 1200px } .rst-content .highlight pre code { border: 0; padding: 0 } .rst-content table td { white-space: normal !important }\n", encoding="utf-8")
     shutil.copytree(ROOT/"public", folder/"public", ignore=shutil.ignore_patterns("runs"))

@@ -1,4 +1,4 @@
-"""Development helper for the notebooks.
+"""Runs the notebooks and writes the README from one of them.
 
     python .ci/nb.py run nbs/18_lam.ipynb ...   execute and keep the outputs (flagged cells keep their stored ones)
     python .ci/nb.py run --slow nbs/...         execute the `slow` cells too (`--cuda` likewise)
