@@ -4,11 +4,18 @@ from functools import cache
 from pathlib import Path
 for name, value in {"TQDM_DISABLE": "1", "MPLBACKEND": "agg", "OMP_WAIT_POLICY": "PASSIVE"}.items(): os.environ.setdefault(name, value)
 import pytest
+from clips import clip, game
 from hypothesis import settings
 from pages import wait
 
 settings.register_profile("pokeidm", deadline=None)
 settings.load_profile("pokeidm")
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    "A clip of a walk: of the game `toy`, as it was scraped."
+    return clip(tmp_path_factory.mktemp("walk")/"raw"/"toy"/"walk.mp4", game())
 
 
 def need(*modules):

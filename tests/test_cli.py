@@ -1,5 +1,5 @@
 """The command line: instant, forgiving in form, one clear line for what it cannot use, nothing half-written left behind."""
-import json, os, subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 import pytest
 from pokeidm.cli import COMMANDS, main

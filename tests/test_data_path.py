@@ -1,7 +1,7 @@
 "The whole way of the data, by the command line, over HTTP: a feed on a web server, frames on S3, training elsewhere."
 import functools, http.server, json, threading
 from pathlib import Path
-import numpy as np, pytest
+import pytest
 from clips import clip, game
 from pokeidm.cli import main
 from pokeidm.scrape import scrape

@@ -57,7 +57,7 @@ def test_models_without_frames_play_from_a_video(demo, tmp_path):
 def test_a_world_comes_along(tmp_path):
     "Small, and playable right after the installation, where no demo has been run; it goes where the keys say."
     from pokeidm.recipes import shipped_world
-    from pokeidm.world import World, rollout, steering
+    from pokeidm.world import World, steering
     assert sum(p.stat().st_size for p in shipped_world().rglob("*") if p.is_file()) < 8e6
     done = subprocess.run(command("play", "--record", tmp_path/"p.gif", "--actions", "left,left,up,none"), capture_output=True, text=True, env=ENV, cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path/"p.gif").stat().st_size > 1000, done.stderr

@@ -1,5 +1,5 @@
 """What is written is true: commands parse, links lead somewhere, nothing that is loaded can run code, and the pages can be built."""
-import ast, json, re, shlex, subprocess, sys
+import ast, json, re, shlex
 from pathlib import Path
 import pytest
 from pokeidm.cli import COMMANDS, _underscores, make_parser

@@ -4,7 +4,6 @@ from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
 import pytest
-from pokeidm import doctor as D
 from pokeidm.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

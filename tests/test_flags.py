@@ -1,6 +1,5 @@
 "What 07_flags' own assertions do not hold: other styles of panels, static rooms, slow fades, breaks, odd sizes, real recordings."
 import json
-from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from pokeidm.flags import DROP, FEATURES, FLAGS, STILL, change_share, find_flags, measure, runs

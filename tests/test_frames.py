@@ -8,10 +8,7 @@ from pokeidm.core import PokeidmError, write_json
 from pokeidm.flags import DROP, FLAGS, change_share
 from pokeidm.frames import _PackedRows, _segments, extract, list_videos, open_frames, truth_of, why_dropped
 from pokeidm.video import barcode, read_barcode, write_clip
-from clips import REAL, clip, game
-
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory): return clip(tmp_path_factory.mktemp("walk")/"raw"/"toy"/"walk.mp4", game())
+from clips import clip, game
 
 # ---------- extraction
 

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 from pathlib import Path
 from pokeidm.core import PokeidmError, read_json, seed_everything
 from pokeidm.frames import extract, open_frames
-from pokeidm.lam import LAM, HeroFinder, LAMConfig, delta_psnr, hero_loss, knows_hero, label_frames, meet_hero, merge_codes
+from pokeidm.lam import LAM, HeroFinder, LAMConfig, delta_psnr, hero_loss, knows_hero, meet_hero, merge_codes
 from pokeidm.motion import who_stays
 from pokeidm.metrics import DIRECTIONS, action_scores, pair_truth
 from pokeidm.train import TrainConfig, train

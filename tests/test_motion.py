@@ -1,5 +1,5 @@
 "Motion of the hero against the ground, on made pictures of which it is known."
-import numpy as np, pytest, torch
+import pytest, torch
 from hypothesis import given, settings, strategies as st
 from pokeidm.core import PokeidmError
 from pokeidm.motion import direction, ground_motion, matched_motion, relative_motion, star, who_stays

@@ -2,14 +2,11 @@
 import json, multiprocessing, os, random, shutil, signal, subprocess, sys, threading, time
 from html.parser import HTMLParser
 from pathlib import Path
-import numpy as np, pytest
+import pytest
 from pokeidm.core import PokeidmError, read_json, write_json
 from pokeidm.frames import extract, list_videos, open_frames, truth_of
 from pokeidm.pipeline import clean_videos, extract_all, run_all, summary
 from clips import clip, game
-
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory): return clip(tmp_path_factory.mktemp("walk")/"raw"/"toy"/"walk.mp4", game())
 
 def files(root): return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 

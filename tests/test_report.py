@@ -1,5 +1,5 @@
 """The action report: its yardsticks are always there and see what they should, nothing from outside reaches the page unescaped, files that do not belong together are refused."""
-import base64, csv, json, re
+import base64, csv, re
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from pokeidm.cli import main
@@ -7,7 +7,7 @@ from pokeidm.core import PokeidmError, read_json
 from pokeidm.lam import LAM, LAMConfig
 from pokeidm.metrics import DIRECTIONS
 from pokeidm.overworld import render_clip
-from pokeidm.report import Pairs, action_report, code_report, labelled_pairs, pairs_of, phase_correlation, probe, score_report, sections, transfer, true_pairs, untrained, write_report_html
+from pokeidm.report import Pairs, action_report, code_report, labelled_pairs, phase_direction, probe, score_report, sections, transfer, true_pairs, untrained, write_report_html
 from pokeidm.train import save_model
 
 FREE = {"the same, shuffled", "global shift", "phase correlation", "matched motion", "untrained encoder"}
@@ -52,13 +52,13 @@ def score(folder, *more, csv="walk.actions.csv"): return main(["score", "--pred"
 
 @settings(max_examples=25)
 @given(st.integers(-20, 20), st.integers(-20, 20))
-def test_phase_correlation_finds_shifts_far_beyond_the_search_of_global_shift(dy, dx):
-    found = DIRECTIONS[phase_correlation(look(0, 0)[None], look(dy, dx)[None])[0]]
+def test_phase_direction_finds_shifts_far_beyond_the_search_of_global_shift(dy, dx):
+    found = DIRECTIONS[phase_direction(look(0, 0)[None], look(dy, dx)[None])[0]]
     assert found == (("up" if dy < 0 else "down") if abs(dy) > abs(dx) else "left" if dx < 0 else "right" if dx > 0 else "none")
 
-def test_phase_correlation_of_noise_on_a_still_picture_is_nothing():
+def test_phase_direction_of_noise_on_a_still_picture_is_nothing():
     noise = np.random.default_rng(1).integers(-4, 5, look(0, 0).shape)
-    assert phase_correlation(look(0, 0)[None], (look(0, 0) + noise).clip(0, 255).astype(np.uint8)[None])[0] == 0
+    assert phase_direction(look(0, 0)[None], (look(0, 0) + noise).clip(0, 255).astype(np.uint8)[None])[0] == 0
 
 def test_yardsticks_are_always_there(full, lam):
     assert FREE < set(full["scores"]) and all(full["scores"][k]["nmi"] > .8 for k in FREE - {"the same, shuffled", "untrained encoder"})

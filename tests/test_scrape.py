@@ -1,5 +1,5 @@
 "yt-dlp itself against a server on this machine: files, feeds, pages, streams, and a server that is slow, busy, broken or gone."
-import datetime, json, math, os, re, signal, subprocess, sys, threading, time
+import datetime, json, math, re, signal, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st

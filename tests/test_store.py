@@ -1,8 +1,8 @@
 "A real S3 server (moto) in a process of its own, spoken to over HTTP; a proxy in front of it plays the bad network."
-import gc, hashlib, http.client, io, json, os, pickle, random, socket, subprocess, sys, threading, time, urllib.request, warnings
+import gc, hashlib, http.client, io, json, os, pickle, random, subprocess, sys, threading, time, urllib.request, warnings
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-import boto3, numpy as np, pytest
+import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from pokeidm import store as S
 from pokeidm.core import PokeidmError

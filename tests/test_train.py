@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pokeidm import train as T
 from pokeidm.core import PokeidmError
 from pokeidm.groups import Batches
-from pokeidm.train import Board, Mirror, TrainConfig, checkpoints, last_scores, load_model, save_model, train
+from pokeidm.train import Board, Mirror, TrainConfig, checkpoints, last_scores, load_model, train
 
 @dataclass
 class LineConfig: width: int = 2; tag: str = ""
