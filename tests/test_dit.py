@@ -1,6 +1,6 @@
 import pytest, torch
 from pokeidm.core import PokeidmError
-from pokeidm.dit import DiT, DiTConfig, connect, influence, make_drafts, new_caches, peek
+from pokeidm.dit import DiT, DiTConfig, connect, draft_weights, flow_loss, influence, make_drafts, new_caches, peek
 
 SMALL = dict(grid=(4, 6), latent_dim=3, actions=5, width=32, depth=2, heads=2, temporal_every=2)
 
@@ -107,3 +107,21 @@ def test_shortcuts_are_learnt_and_told():
     asked.clear(); model.loss((latents, codes), .9)
     assert len(asked) == 3 and (asked[-1][:1] > 0).all() and not asked[-1][1:].any()          # two for the target, of one sample; then the batch
     assert asked[0].shape[0] == 1
+
+
+def test_the_loss_looks_where_no_draft_shows_what_is_there():
+    data = torch.zeros(2, 1, 4, 6, 3); draft = data.clone(); draft[0, 0, :2] = 1          # of the first frame half is wrong, of the second nothing
+    weights = draft_weights(data, draft, 3.)
+    assert torch.allclose(weights.mean((1, 2, 3, 4)), torch.ones(2)) and (weights[1] == 1).all()
+    assert torch.allclose(weights[0, 0, 0, 0], 4*weights[0, 0, 3, 0]) and (draft_weights(data, draft, 0.) == 1).all()
+
+def test_an_untrained_model_pays_more_for_what_changes():
+    "It repeats the last frame: all of its error is where that is wrong, and counts more the more weight that has."
+    latents = torch.zeros(1, 2, 4, 6, 3); latents[0, 1, 0, 0] = 1                         # one place of 24
+    costs = []
+    for weight in (0., 5.):
+        torch.manual_seed(0)
+        model = DiT(DiTConfig(**SMALL, change_weight=weight, context_noise=0., action_drop=0.)).eval()
+        torch.manual_seed(1)
+        costs.append(flow_loss(model, latents, torch.zeros(1, 2, dtype=torch.long))[0].item())
+    assert abs(costs[1]/costs[0] - 6/((23 + 6)/24)) < 1e-4

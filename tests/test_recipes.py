@@ -1,12 +1,14 @@
 """`pokeidm train`: reads from S3 exactly what sync wrote, goes on bit for bit where it was killed, evaluates on its way, and refuses in one line."""
 import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from types import SimpleNamespace
 from pokeidm.cli import main
 from pokeidm.core import PokeidmError
 from pokeidm.frames import extract
 from pokeidm.groups import Batches, write_groups
-from pokeidm.recipes import evaluate_tokenizer, load_groups, recipe, watch_collapse
+from pokeidm.recipes import encode_video, evaluate_tokenizer, load_groups, recipe, true_shifts, watch_collapse
 from pokeidm.tokenizer import Tokenizer
 from pokeidm.train import load_model
 
@@ -162,3 +164,37 @@ def test_collapse_ends_the_run_after_three_bad_evaluations_in_a_row():
     for scores in (one_code, deaf, good, deaf, one_code): watch_collapse(scores, bad)
     with pytest.raises(PokeidmError, match="collapsed.*3 evaluations in a row"): watch_collapse(one_code, bad)
     watch_collapse({"commonest_share": .5, "shuffle_ratio": None, "perplexity": 2.}, bad); assert bad == [0]      # nothing moved: nothing to hear
+
+
+CARPET = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
+
+def walked(steps):
+    "Frames of a walk over the carpet on which the screen scrolls by `steps`, one more than these."
+    at = 50 - np.cumsum([(0, 0), *steps], 0)
+    return np.stack([CARPET[y:y + 40, x:x + 48] for y, x in at])
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from([(0, 3), (0, -3), (3, 0), (-3, 0)])), min_size=1, max_size=6))
+def test_the_scroll_that_happened_is_found(steps):
+    "Whatever the share of the said scroll that a screen went, up to twice."
+    said, went = np.array([d for _, d in steps]), np.array([np.array(d)//3*n for n, d in steps])
+    assert np.array_equal(true_shifts(walked(went), torch.from_numpy(said)), went)
+
+def test_a_still_code_never_scrolls_and_on_blank_ground_the_code_is_believed():
+    frames = walked([(3, 0), (3, 0)])
+    assert not true_shifts(frames, torch.zeros(2, 2, dtype=torch.long)).any()
+    noise = np.random.default_rng(0).integers(100, 104, frames.shape, dtype=np.uint8)        # a codec's, which fits nothing
+    for blank in (np.zeros_like(frames), noise): assert true_shifts(blank, torch.tensor([(3, 0), (0, -3)])).tolist() == [[3, 0], [0, -3]]
+
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_a_video_is_encoded_with_each_frame_scrolled_as_far_as_it_went(monkeypatch, chunk):
+    "The transformer's draft is then the next frame itself, but for the edges: also where a step was cut short."
+    went = [(3, 0), (1, 0), (0, 0), (0, -5), (0, -3)]
+    frames, codes = walked(went), np.array([1, 1, 1, 2, 2, 0])
+    monkeypatch.setattr("pokeidm.recipes.label_frames", lambda *a, **k: (codes, None))
+    store = type("Store", (), {"__len__": lambda s: len(frames), "rows": lambda s, a, b: frames[a:b]})()
+    pixels = SimpleNamespace(parameters=lambda: iter(()), encode=lambda x: (x.movedim(2, -1), None))
+    latents, into, scrolled = encode_video(pixels, None, store, ((0, 0), (3, 0), (0, -3)), chunk)
+    assert latents.shape == scrolled.shape == (6, 40, 48, 3) and into.tolist() == [0, 1, 1, 1, 2, 2]
+    for i in range(1, 6): assert np.abs(scrolled[i].astype(float) - latents[i])[5:-5, 5:-5].max() < 1e-3
+    assert np.array_equal(scrolled[0], latents[0])
