@@ -18,7 +18,7 @@ from .core import PokeidmError, as_dict, choose_device, progress, read_json, sav
 from .dit import DiT, DiTConfig
 from .flags import DROP
 from .frames import extract, list_videos
-from .groups import SCROLL, Batches, Groups, evenly, write_groups
+from .groups import SCROLL, Batches, Groups, evenly, manifest_path, write_groups
 from .lam import LAM, LAMConfig, hearing, label_frames, merge_codes, screen_shifts
 from .metrics import DIRECTIONS, action_scores, changed, changed_psnr, global_shift, psnr, ssim, usage
 from .motion import matched_motion, shifted
@@ -289,6 +289,10 @@ def _given(args, config, but=()):
 def _read_groups(args, length):
     frames_dir, fetch = args.frames_dir, None
     if args.use_s3: frames_dir, fetch = fetch_frames(frames_dir, args.s3_bucket, args.s3_prefix, args.local_cache_dir, round(args.local_cache_gb*1e9) or None)
+    for game in sorted({v[0] for v in list_videos(frames_dir)}):
+        there = _manifests(frames_dir, game, length)
+        if there and there[0].name != manifest_path("", game, "train", args.split, length).name and first_process():
+            print(f"the groups are those of {there[0].name}, whatever --split says: move it away to split anew")
     return load_groups(frames_dir, length, args.split, args.seed, drop=DROP["lam"] if args.model == "lam" else (), fetch=fetch)
 
 def _places(args):
@@ -317,7 +321,8 @@ def run_training(args):
     if not first_process(): return save_dir/"model"
     saved = save_trained(model, history, save_dir, loop, batch_size)
     _tell(args, history, groups, val, saved)
-    if (best := best_step(history, loop.best)) >= 0: print(f"the best {loop.best} was after {best} updates: {folder}/step-{best:07d}")
+    best = best_step(history, loop.best)
+    if (folder/f"step-{best:07d}").is_dir(): print(f"the best {loop.best} was after {best} updates: {folder}/step-{best:07d}")
     return saved
 
 # %% ../nbs/23_recipes.ipynb #8c5bad62

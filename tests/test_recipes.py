@@ -166,6 +166,15 @@ def test_collapse_ends_the_run_after_three_bad_evaluations_in_a_row():
     watch_collapse({"commonest_share": .5, "shuffle_ratio": None, "perplexity": 2.}, bad); assert bad == [0]      # nothing moved: nothing to hear
 
 
+def test_groups_that_are_there_count_more_than_split_and_say_so(trained, capsys):
+    from pokeidm.recipes import _read_groups
+    folder = next(p.parent for p in trained.rglob("*_train_*_frames.json"))
+    name = next(folder.glob("*_train_*_frames.json")).name
+    share, length = float(name.split("_train_")[1].rsplit("_", 2)[0].replace("_", ".")), int(name.rsplit("_", 2)[1])
+    for split in (share, .5):
+        _read_groups(SimpleNamespace(frames_dir=str(folder), use_s3=False, split=split, seed=0, model="tokenizer"), length)
+        assert (name in capsys.readouterr().out) == (split != share)
+
 CARPET = np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)
 
 def walked(steps):
