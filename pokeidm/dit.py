@@ -15,6 +15,7 @@ from torch import nn
 from .core import PokeidmError
 from .flow import FINEST, check_target, expand, interpolate, ramp_weight, sample_shortcuts, sample_times, shortcut_target, velocity
 from .layers import KVCache, RMSNorm, SpaceTimeBlock, init_weights, starts_at_zero, token_grid, unpatchify
+from .tokenizer import change_weights
 
 # %% ../nbs/20_dit.ipynb #01912ccf
 SIZES = {"tiny": (128, 4, 4), "S": (256, 8, 8), "M": (512, 12, 8), "L": (768, 16, 12)}     # width, blocks, heads
@@ -185,8 +186,8 @@ def _targets(model, data, noise, t, actions, drafts, n):
 # %% ../nbs/20_dit.ipynb #6407a0f0
 def draft_weights(data, draft, weight, alike=.1):
     "Weights of the loss `[B, T, h, w, 1]`: `1 + weight` where latents `data [B, T, h, w, d]` differ from the `draft` by a mean square of more than `alike`, else 1; then scaled to mean 1 over each frame."
-    w = 1 + weight*((draft - data).square().mean(-1, keepdim=True) > alike).float()
-    return w/w.mean((2, 3, 4), keepdim=True)
+    wrong = (draft - data).square().mean(-1, keepdim=True) > alike
+    return change_weights(wrong.flatten(0, 1)[:, None], weight).view(wrong.shape)      # each frame is a sample
 
 # %% ../nbs/20_dit.ipynb #9e764522
 def flow_loss(model, latents, actions, scrolled=None, done=1.):
