@@ -7,7 +7,7 @@ __all__ = ['PokeidmError', 'atomic_path', 'clear_leftovers', 'write_json', 'read
            'first_process', 'seed_everything', 'as_dict', 'config_hash', 'save_record', 'load_records', 'progress']
 
 # %% ../nbs/00_core.ipynb #6ed36de4
-import glob, hashlib, json, os, platform, re, shutil, tempfile
+import glob, hashlib, json, os, platform, re, shutil
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -106,6 +106,7 @@ def choose_device(name="auto"):
     except (RuntimeError, AssertionError):
         raise PokeidmError(f"device '{name}' is not available here: use --device cpu or leave it out") from None
 
+# %% ../nbs/00_core.ipynb #d8fb7f0e
 def first_process():
     "Whether this process is the only one or the first of several: the one that evaluates, writes and talks."
     return os.environ.get("RANK", "0") == "0"      # set by every launcher, and known before anything is imported

@@ -32,6 +32,7 @@ def _profiles(grey, k=8):
 
 def _spread(p): return np.abs(p - np.median(p, axis=(1, 2), keepdims=True)).mean((1, 2))
 
+# %% ../nbs/07_flags.ipynb #7a82a8cd
 def unexplained(before, after, radius):
     """What is left of the difference of grey pictures (uint16 [n, H, W]) if nothing scrolls, and after the best scroll along x or y.
 
@@ -112,7 +113,12 @@ def _compare(f, p, grey, fps):
     dark = np.maximum(grey[:, ::h - 1].max((1, 2)), grey[:, :, ::w - 1].max((1, 2))) < 32      # bars all around do not scroll
     for rows, part in ((wide[~dark[wide]], grey), (wide[dark[wide]], grey[:, h//10:h - h//10, w//10:w - w//10])):
         if len(rows): f["still"][rows], f["left"][rows] = unexplained(part[rows - 1], part[rows], radius)
-    rest = f["left"] >= 0.6*f["still"]                                  # not a scroll
+    _compare_places(f, p, half)
+
+# %% ../nbs/07_flags.ipynb #45915a0b
+def _compare_places(f, p, half):
+    "Fill in `palette`, and the panels `new` and `old`, of rows that are not a scroll; `half`: what changed, at half the size."
+    rest = f["left"] >= 0.6*f["still"]
     for i in np.flatnonzero(rest & (f["extent"] >= 0.04)):
         before, after, new = p[i - 1, ::2, ::2], p[i, ::2, ::2], half[i - 1]
         if f["change"][i] > 0.5: f["palette"][i] = palette_overlap(before, after)
@@ -209,6 +215,7 @@ def _closing(f, start, last, end, box, slack):
     gone = away < np.where(_is_panel(old, 0.6) & (_overlap(old, box) > 0.6), 0.6, 0.4)
     return next((last + k for k in np.flatnonzero(gone) if away[k:k + slack].max() < 0.6), end)
 
+# %% ../nbs/07_flags.ipynb #56defc92
 def _panels(f, busy, fps):
     "[(first, end, box)] of panels: from the row where one appears over a picture that stands still, until it goes or the picture is `busy`."
     n, out, free, slack, stops = len(f), [], 1, max(1, round(0.4*fps)), np.append(np.flatnonzero(busy), len(f))
@@ -236,6 +243,7 @@ def _visits(breaks, moving, n):
         ends = [c[0] for c in chain[1:]] + [stop]
         yield chain[0][0] - 1, [(a, b) for (_, a), b in zip(chain, ends) if a < b or b == stop < n], stop < n
 
+# %% ../nbs/07_flags.ipynb #42cfbe93
 def _written(f, a, b, panel):
     "Whether text is typed, again and again, on a flat strip at the foot of the picture that is there for a good part of the time."
     rows = np.arange(a + 1, b)[~panel[a + 1:b]]
@@ -249,7 +257,7 @@ def _flashes(f, home, a):
     "Whether the picture went pale or dark and came back more than once between rows `home` and `a`."
     return len(runs(f["contrast"][home:a] < 0.6*f["contrast"][home])) > 1
 
-# %% ../nbs/07_flags.ipynb #42cfbe93
+# %% ../nbs/07_flags.ipynb #0a9b15c9
 def _judge(f, home, spots, leaves, panel, fps):
     "Of what is seen after `home`: how many of `spots` are a visit (or 0), was it a battle, and is the next thing seen the same place."
     seen = spots[:64]
@@ -261,6 +269,7 @@ def _judge(f, home, spots, leaves, panel, fps):
     visit = fight or last > 0 and len(again) > 0 and away[last] < 3
     return (last, fight, len(again) > 0) if visit else (0, False, away[0] < 8)
 
+# %% ../nbs/07_flags.ipynb #d40afd76
 def _interludes(f, breaks, moving, panel, fps):
     "Away from the world and back: `([(first, end, battle or menu)], [row where another place begins])`."
     out, places = [], []
@@ -279,6 +288,7 @@ def _interludes(f, breaks, moving, panel, fps):
 FLAGS = ("identical", "local", "scroll", "teleport", "cut", "fade", "battle", "dialog", "menu")
 _OF_PAIRS = ("change", "sharp", "extent", "still", "left", "typed", "new", "old")
 
+# %% ../nbs/07_flags.ipynb #06a9984a
 def _flags(f, fps):
     "The flags, bool [len(FLAGS), n], of rows that follow one another."
     f, n = f.copy(), len(f)
@@ -298,7 +308,7 @@ def _flags(f, fps):
         for name in ("battle", "dialog", "menu"): flags[name][a:b] = name == what
     return _settle(f, flags, scroll, fade, jump, places)
 
-# %% ../nbs/07_flags.ipynb #06a9984a
+# %% ../nbs/07_flags.ipynb #25275bed
 def _settle(f, flags, scroll, fade, jump, places):
     "One explanation a row, and none for the first."
     for name in ("battle", "dialog", "menu"): flags[name] &= ~fade
@@ -311,6 +321,7 @@ def _settle(f, flags, scroll, fade, jump, places):
     for name in ("identical", "local", "teleport"): flags[name][0] = False
     return np.stack([flags[name] for name in FLAGS])
 
+# %% ../nbs/07_flags.ipynb #2a77b01e
 def find_flags(features, fps=10.0, breaks=None):
     """`{flag: bool [n]}` for every name in `FLAGS`, from the `features` [n] of a whole video (`measure`) at `fps`.
 

@@ -8,11 +8,13 @@ __all__ = ['GAP', 'SCROLL', 'group_starts', 'split_videos', 'split_in_time', 'ma
 
 # %% ../nbs/10_groups.ipynb #97934ec8
 import copy, hashlib, json, re
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 import numpy as np
 from .core import PokeidmError, atomic_path, read_json
-from .frames import list_videos, open_frames, open_layout
+from .frames import Fetch, FrameStore, list_videos, open_frames, open_layout
 from .store import check_key
 
 # %% ../nbs/10_groups.ipynb #eeffab4f
@@ -88,6 +90,7 @@ def write_groups(frames_dir, game=None, split=0.9, num_images_in_video=5, stride
     return {name: _write_game(name, [(v, f, open_layout(f, fetch)) for g, v, f in videos if g == name], split, num_images_in_video, stride, seed, val_videos)
             for name in sorted({v[0] for v in videos})}
 
+# %% ../nbs/10_groups.ipynb #34bf96d2
 def _write_game(game, videos, split, length, stride, seed, val_videos):
     parts, paths = _split_segments(videos, split, seed, val_videos), []
     head = {"version": 1, "num_images_in_video": length, "stride": stride, "seed": seed}
@@ -131,73 +134,82 @@ def _read_manifest(path):
     for video in {video for video, *_ in runs}: check_key(video)          # it becomes a folder, and the manifest may be somebody else's
     return head, runs, path.parent/re.sub(r"_(?:train|val)_[^_]+(?:_\d+)*_frames\.json$", "", path.name)
 
-class _Opened:
-    "The shards that manifests name, opened as memory maps, and for every group its video and first row."
-    def __init__(self, *manifests, drop=(), fetch=None):
-        specs = [_read_manifest(m) for m in manifests]
-        if len(kinds := {(head["num_images_in_video"], head["stride"]) for head, _, _ in specs}) != 1:
-            raise PokeidmError(f"manifests of different groups (frames, stride): {sorted(kinds)}; make them alike with 'pokeidm groups'")
-        (self.n, self.stride), = kinds
-        self.folders = sorted({folder/video for _, runs, folder in specs for video, *_ in runs})
-        self.ids = [f"{f.parent.name}/{f.name}" for f in self.folders]
-        self.stores = [open_frames(f, fetch) for f in self.folders]
-        if len(sizes := {s.shape[1:3] for s in self.stores}) > 1:
-            raise PokeidmError(f"the frames have different sizes {sorted(sizes)}: extract all videos with the same --target_height, or train on one game")
-        self.arrays, (self.video, self.row) = None, self._places([(folder/v, k, starts) for _, runs, folder in specs for v, k, starts in runs])
-        if drop: self._leave_out(drop)
-
 # %% ../nbs/10_groups.ipynb #e5163f88
-class _Placed(_Opened):
-    def _places(self, runs):
-        "(video int32, row int32) of every group of `runs`, (folder, shard, starts)."
-        place, first = {f: i for i, f in enumerate(self.folders)}, [_first_rows(s) for s in self.stores]
-        for f, k, starts in runs:
-            if not 0 <= k < len(first[place[f]]) or starts.min() < 0 or starts.max() + first[place[f]][k] + (self.n - 1)*self.stride >= len(self.stores[place[f]]):
-                raise PokeidmError(f"a manifest names frames of {f.name} that are not there: write it again with 'pokeidm groups'")
-        rows = [(starts + first[place[f]][k]).astype(np.int32) for f, k, starts in runs]
-        return np.repeat(np.array([place[f] for f, *_ in runs], np.int32), [len(r) for r in rows]), np.concatenate([np.zeros(0, np.int32), *rows])
-    def _across(self, per_video, window):
-        "`window(values of all videos in a row, first value of each group)`."
-        offset = np.cumsum([0] + [len(s) for s in self.stores])
-        return window(np.concatenate([np.asarray(v) for v in per_video]) if per_video else np.zeros(0), offset[self.video] + self.row)
-    def _leave_out(self, drop):
-        reach = (self.n - 1)*self.stride + 1
-        def clean(flagged, at): total = np.r_[0, np.cumsum(flagged)]; return total[at + reach] == total[at]
-        keep = self._across([s.flagged(drop) for s in self.stores], clean)
-        self.video, self.row = self.video[keep], self.row[keep]
+def _read_manifests(paths):
+    "(runs, length, stride) of all manifests: `(folder of a video, shard, first rows in it)`."
+    specs = [_read_manifest(p) for p in paths]
+    if len(kinds := {(head["num_images_in_video"], head["stride"]) for head, _, _ in specs}) != 1:
+        raise PokeidmError(f"manifests of different groups (frames, stride): {sorted(kinds)}; make them alike with 'pokeidm groups'")
+    return [(folder/v, k, starts) for _, runs, folder in specs for v, k, starts in runs], *kinds.pop()
+
+def _open_all(folders, fetch):
+    "The frames of all folders; they have one size."
+    stores = [open_frames(f, fetch) for f in folders]
+    if len(sizes := {s.shape[1:3] for s in stores}) > 1:
+        raise PokeidmError(f"the frames have different sizes {sorted(sizes)}: extract all videos with the same --target_height, or train on one game")
+    return stores
 
 # %% ../nbs/10_groups.ipynb #b3aa0dd0
-class Groups(_Placed):
+def _places(folders, stores, runs, reach):
+    "(video int32, row int32) of every group of `runs`, each of which reaches over `reach` rows."
+    place, first = {f: i for i, f in enumerate(folders)}, [_first_rows(s) for s in stores]
+    for f, k, starts in runs:
+        if not 0 <= k < len(first[place[f]]) or starts.min() < 0 or starts.max() + first[place[f]][k] + reach > len(stores[place[f]]):
+            raise PokeidmError(f"a manifest names frames of {f.name} that are not there: write it again with 'pokeidm groups'")
+    rows = [(starts + first[place[f]][k]).astype(np.int32) for f, k, starts in runs]
+    return np.repeat(np.array([place[f] for f, *_ in runs], np.int32), [len(r) for r in rows]), np.concatenate([np.zeros(0, np.int32), *rows])
+
+# %% ../nbs/10_groups.ipynb #4423926e
+def _across(groups, per_video, window):
+    "`window(values of all videos in a row, first value of each group)`."
+    offset = np.cumsum([0] + [len(s) for s in groups.stores])
+    return window(np.concatenate([np.asarray(v) for v in per_video]) if per_video else np.zeros(0), offset[groups.video] + groups.row)
+
+def _leave_out(groups, drop):
+    "Keep only groups in which no row has one of the flags `drop`."
+    def clean(flagged, at): total = np.r_[0, np.cumsum(flagged)]; return total[at + groups.reach] == total[at]
+    keep = _across(groups, [s.flagged(drop) for s in groups.stores], clean)
+    groups.video, groups.row = groups.video[keep], groups.row[keep]
+
+def _largest_change(groups):
+    steps = groups.reach - 1
+    def largest(change, at): return np.lib.stride_tricks.sliding_window_view(np.r_[change, [0]*steps], steps).max(1)[at + 1]
+    return _across(groups, [np.asarray(s.meta["frames"]["change"], np.float32) for s in groups.stores], largest)
+
+# %% ../nbs/10_groups.ipynb #8e46629b
+def _cut(source, row, end, stride):
+    "Every `stride`-th row, from `row` to before `end`, of frames, of an array, or of each array of a tuple."
+    if isinstance(source, tuple): return tuple(a[row:end:stride] for a in source)
+    return source.rows(row, end)[::stride] if isinstance(source, FrameStore) else source[row:end:stride]
+
+def _stacked(items): return tuple(np.stack(x) for x in zip(*items)) if isinstance(items[0], tuple) else np.stack(items)
+
+def _reading(groups, arrays):
+    other = copy.copy(groups)
+    other.arrays = [arrays[i] for i in groups.ids]
+    return other
+
+# %% ../nbs/10_groups.ipynb #5aeb3ebb
+class Groups:
     """The groups of one or more manifests: `len`, `[i]` → `uint8 [n, H, W, 3]`, `.batch(indices)` → `uint8 [B, n, H, W, 3]`.
 
-    drop: flags (see `pokeidm.flags`) whose groups are left out; fetch: see `open_frames`.
-    `.reading({"game/video_id": array or tuple of arrays})` reads those instead of frames; a tuple gives a tuple of batches.
-    Raises `PokeidmError` if a manifest names frames that are not there, or frames of different sizes.
+    drop: flags whose groups are left out; fetch: see `open_frames`. Raises `PokeidmError` if frames are not there, or of different sizes.
     """
-    def __len__(self): return len(self.row)
-
-    def __getitem__(self, i):
-        video, row = self.video[i], int(self.row[i])
-        end = row + (self.n - 1)*self.stride + 1
-        if self.arrays is None: return self.stores[video].rows(row, end)[::self.stride]
-        arrays = self.arrays[video]
-        return tuple(a[row:end:self.stride] for a in arrays) if isinstance(arrays, tuple) else arrays[row:end:self.stride]
-
-    def batch(self, indices):
-        items = [self[i] for i in indices]
-        return tuple(np.stack(x) for x in zip(*items)) if isinstance(items[0], tuple) else np.stack(items)
-
-    def reading(self, arrays):
-        "The same groups, reading `arrays` instead of frames."
-        other = copy.copy(self)
-        other.arrays = [arrays[i] for i in self.ids]
-        return other
-
-    def change(self):
+    def __init__(self, *manifests: str | Path, drop: Sequence[str] = (), fetch: Fetch | None = None):
+        runs, self.n, self.stride = _read_manifests(manifests)
+        self.reach, self.folders, self.arrays = (self.n - 1)*self.stride + 1, sorted({folder for folder, *_ in runs}), None
+        self.ids, self.stores = [f"{f.parent.name}/{f.name}" for f in self.folders], _open_all(self.folders, fetch)
+        self.video, self.row = _places(self.folders, self.stores, runs, self.reach)
+        if drop: _leave_out(self, drop)
+    def __len__(self) -> int: return len(self.row)
+    def __getitem__(self, i: int) -> Any: return _cut((self.arrays or self.stores)[self.video[i]], int(self.row[i]), int(self.row[i]) + self.reach, self.stride)
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Any: return _stacked([self[i] for i in indices])
+    def reading(self, arrays: dict) -> "Groups":
+        "The same groups, reading `arrays`, {\"game/video_id\": array or tuple of arrays}, instead of frames; a tuple gives a tuple of batches."
+        return _reading(self, arrays)
+    def change(self) -> np.ndarray:
         "For each group the largest share of pixels, 0 to 1, that changed between two of its frames: float32 [len]."
-        steps = (self.n - 1)*self.stride
-        def largest(change, at): return np.lib.stride_tricks.sliding_window_view(np.r_[change, [0]*steps], steps).max(1)[at + 1]
-        return self._across([np.asarray(s.meta["frames"]["change"], np.float32) for s in self.stores], largest)
+        return _largest_change(self)
 
 # %% ../nbs/10_groups.ipynb #aabe4433
 def _mix(x):
@@ -241,16 +253,16 @@ class Batches:
 
     still_share: largest share of still groups in a batch (None: take them as they come).
     """
-    def __init__(self, groups, batch_size, seed=0, still_share=None):
+    def __init__(self, groups: Groups, batch_size: int, seed: int = 0, still_share: float | None = None):
         if not len(groups): raise PokeidmError("no groups to learn from: extract more frames")
         self.groups, self.seed = groups, seed
         kinds = [np.arange(len(groups))]
         if still_share is not None: kinds = _kinds(groups.change(), still_share)
         natural = len(kinds[-1])/len(groups)
-        still = min(round(still_share*batch_size), round(natural*batch_size)) if len(kinds) == 2 else 0
+        still = min(round((still_share or 0)*batch_size), round(natural*batch_size)) if len(kinds) == 2 else 0
         self.kinds = [(kinds[0], batch_size - still), *([(kinds[1], still)] if still else [])]
 
-    def indices(self, step):
+    def indices(self, step: int) -> np.ndarray:
         return np.concatenate([_draw(rows, step*n, n, (self.seed, k)) for k, (rows, n) in enumerate(self.kinds)])
 
-    def __call__(self, step): return self.groups.batch(self.indices(step))
+    def __call__(self, step: int) -> Any: return self.groups.batch(self.indices(step))

@@ -11,11 +11,14 @@ __all__ = ['DROP', 'NEAR', 'Spans', 'video_digest', 'video_facts', 'labels_path'
 import hashlib, io, json, os, shutil
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import suppress
+from functools import cache, reduce
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 import numpy as np
 from .core import PokeidmError, atomic_path, read_json, write_json
@@ -41,31 +44,38 @@ def _runs(frames):
     return runs
 
 # %% ../nbs/04_labeler.ipynb #fb2f47df
+def _outside(pairs, start, end):
+    "What of `pairs` lies before `start` or behind `end`."
+    return [(a, min(b, start - 1)) for a, b in pairs if a < start] + [(max(a, end + 1), b) for a, b in pairs if b > end]
+
+def _gaps(pairs, n):
+    "The pairs of what lies below `n` and in none of the sorted `pairs`."
+    ends = [-1, *(e for pair in pairs for e in pair), n]
+    return [(a + 1, b - 1) for a, b in zip(ends[::2], ends[1::2]) if a + 1 < b]
+
+def _holds(pairs, frame):
+    i = bisect_right(pairs, (frame, float("inf"))) - 1
+    return i >= 0 and frame <= pairs[i][1]
+
+# %% ../nbs/04_labeler.ipynb #77be1884
 class Spans:
     "A set of frame numbers as inclusive intervals `(start, end)`: sorted, disjoint, not touching. Operations give a new one."
-    def __init__(self, pairs=()): self.pairs = _merge(pairs)
+    def __init__(self, pairs: Iterable[Sequence[int]] = ()): self.pairs = _merge(pairs)
     @classmethod
-    def from_frames(cls, frames): return cls(_runs(sorted(frames)))
-    def add(self, start, end): return Spans((*self.pairs, (start, end)))
-    def union(self, other): return Spans((*self.pairs, *other))
-    def erase(self, start, end):
-        kept = [(a, min(b, start - 1)) for a, b in self.pairs if a < start] + [(max(a, end + 1), b) for a, b in self.pairs if b > end]
-        return Spans(kept)
-    def invert(self, n):
+    def from_frames(cls, frames: Iterable[int]) -> "Spans": return cls(_runs(sorted(frames)))
+    def add(self, start: int, end: int) -> "Spans": return Spans((*self.pairs, (start, end)))
+    def union(self, other: Iterable[Sequence[int]]) -> "Spans": return Spans((*self.pairs, *other))
+    def erase(self, start: int, end: int) -> "Spans": return Spans(_outside(self.pairs, start, end))
+    def invert(self, n: int) -> "Spans":
         "Every frame below `n` that is not in here."
-        ends = [-1, *(e for pair in self.pairs for e in pair), n]
-        return Spans((a + 1, b - 1) for a, b in zip(ends[::2], ends[1::2]) if a + 1 < b)
-    def without(self, other):
+        return Spans(_gaps(self.pairs, n))
+    def without(self, other: Iterable[Sequence[int]]) -> "Spans":
         "What is in here and not in `other`."
-        kept = self
-        for pair in other: kept = kept.erase(*pair)
-        return kept
-    def frames(self): return [f for a, b in self.pairs for f in range(a, b + 1)]
-    def __iter__(self): return iter(self.pairs)
-    def __len__(self): return sum(b - a + 1 for a, b in self.pairs)
-    def __contains__(self, frame):
-        i = bisect_right(self.pairs, (frame, float("inf"))) - 1
-        return i >= 0 and frame <= self.pairs[i][1]
+        return reduce(lambda kept, pair: kept.erase(*pair), other, self)
+    def frames(self) -> list[int]: return [f for a, b in self.pairs for f in range(a, b + 1)]
+    def __iter__(self) -> Iterator[tuple[int, int]]: return iter(self.pairs)
+    def __len__(self) -> int: return sum(b - a + 1 for a, b in self.pairs)
+    def __contains__(self, frame: int) -> bool: return _holds(self.pairs, frame)
     def __eq__(self, other): return isinstance(other, Spans) and self.pairs == other.pairs
     def __repr__(self): return f"Spans({[list(p) for p in self.pairs]})"
 
@@ -132,7 +142,7 @@ def _check_owner(path, facts):
                            f"{facts.get('frames', 'other content')}): rename that video, or keep its labels in another folder")
 
 # %% ../nbs/04_labeler.ipynb #63304476
-def load_labels(out, video, facts=None):
+def load_labels(out: str | Path, video: str | Path, facts: dict | None = None) -> Spans | None:
     """The `Spans` that `<out>/<video name>.json` calls valid, or None if there is no such file.
 
     Raises `PokeidmError` if the file is not a list of lists of frame numbers, or belongs to another video.
@@ -234,11 +244,8 @@ class _Disk:
         append_journal(self.journal, entries)
 
 # %% ../nbs/04_labeler.ipynb #e73b6af1
-class Labels:
-    """The labels of one video: `spans`, `seen`, and on disk after every `do`; `problem` says why they are not, or is ''.
-
-    Raises `PokeidmError` if the files there cannot be read or belong to another video.
-    """
+class _Kept:
+    "The labels of one video, the files they are in step with, and the entries that are not written yet."
     def __init__(self, out, video, facts):
         self.disk, self.facts, self.problem, self._lock = _Disk(out, video, facts), facts, "", RLock()
         self.history, mine = _replay(self.disk.journal, facts)
@@ -248,32 +255,34 @@ class Labels:
     spans = property(lambda self: self.history.spans)
     seen = property(lambda self: self.history.seen)
 
+    def _take(self, entry): self.history.apply(entry); self._unwritten.append(entry)
+    def _follow(self):
+        "What somebody else wrote into the label file is right, and one more step."
+        if (spans := self.disk.read()) != self.spans: self._take({"do": "set", "spans": [list(s) for s in spans]})
+    def _note(self):
+        with suppress(PokeidmError): append_journal(self.disk.journal, self._unwritten); self._unwritten = []
+
+# %% ../nbs/04_labeler.ipynb #a3821814
+class Labels(_Kept):
+    """The labels of one video: `spans`, `seen`, and on disk after every `do`; `problem` says why they are not, or is ''.
+
+    Raises `PokeidmError` if the files there cannot be read or belong to another video.
+    """
     def do(self, entry):
         "Take in an entry and write whatever is not on disk yet. Raises `PokeidmError` for what is no entry."
         with self._lock:
             if self.disk.stamp() not in (None, self.disk.known): self._follow()
-            self._take(entry)
-            self.save()
-
+            self._take(entry); self.save()
     def save(self):
         "Write whatever is not on disk yet."
         with self._lock:
             try: self.disk.write(self.spans, self._unwritten); self._unwritten, self.problem = [], ""
             except PokeidmError as e: self.problem = str(e)
-
     def see(self, first, last):
-        "Remember that these frames were on the screen: in the journal only, and not worth a word if that cannot be written."
+        "Remember that these frames were on the screen: not worth a word if that cannot be written."
         with self._lock:
             self._take({"do": "seen", "first": int(first), "last": int(last)})
-            if self.problem: return          # a journal ahead of the label file reads as if somebody had taken the edits back by hand
-            try: append_journal(self.disk.journal, self._unwritten); self._unwritten = []
-            except PokeidmError: pass
-
-    def _take(self, entry): self.history.apply(entry); self._unwritten.append(entry)
-
-    def _follow(self):
-        "What somebody else wrote into the label file is right, and one more step."
-        if (spans := self.disk.read()) != self.spans: self._take({"do": "set", "spans": [list(s) for s in spans]})
+            if not self.problem: self._note()
 
 # %% ../nbs/04_labeler.ipynb #158a9596
 DROP = ("cut", "fade", "battle", "dialog", "menu")
@@ -338,15 +347,22 @@ def glimpse(path, packets=2000, unsure=64):
     return VideoIndex(pts[:-unsure], clock, width, height, rotation, keys[keys < len(pts) - unsure]), False
 
 # %% ../nbs/04_labeler.ipynb #f4c3f331
+def _front(path, out):
+    "`glimpse` of a video. Raises `PokeidmError` if it is none, or its labels in `out` are another's."
+    found = glimpse(path)
+    _check_owner(labels_path(out, path), {"video": path.name, "size": path.stat().st_size, "digest": video_digest(path)})
+    return found
+
+def _size(video, height): return max(2, round(height*video.index.width/video.index.height)), height
+
+# %% ../nbs/04_labeler.ipynb #ea16b18e
 class _Open:
-    "One open video: index, stills, labels. Raises `PokeidmError` for no video, or if its labels are another's."
+    "One open video: index, stills, labels. Raises `PokeidmError` as `_front` does."
     def __init__(self, number, path, out, fps, height, suggestions=None):
         self.number, self.path, self.out, self.fps, self.height, self.source = number, path, out, fps, height, suggestions
-        self.index, self.whole = glimpse(path)
+        self.index, self.whole = _front(path, out)
         self.stills, self.labels, self.suggestions, self._lock = sample_frames(self.index, fps)[0][:-1], None, Spans(), RLock()
-        _check_owner(labels_path(out, path), {"video": path.name, "size": path.stat().st_size, "digest": video_digest(path)})
         if self.whole: self.complete()
-
     def complete(self):
         "Index the whole video and load its `Labels`, once; whoever comes second waits."
         with self._lock:
@@ -361,8 +377,6 @@ class _Open:
         "Stills at another density: `fps` a second (at most 60), or every frame there is if that is 0."
         self.fps, self.stills = fps, sample_frames(self.index, min(fps, 60))[0] if fps else np.arange(self.index.n)
 
-    def size(self, height): return max(2, round(height*self.index.width/self.index.height)), height
-
 # %% ../nbs/04_labeler.ipynb #ebc73162
 def _decoded(video, frames, size):
     "(frame, JPEG) of `frames`, in one pass."
@@ -370,10 +384,16 @@ def _decoded(video, frames, size):
     def small(frame): return to_rgb(frame) if video.index.rotation else frame.to_ndarray(format="rgb24", width=w, height=h)
     return ((f, jpeg(picture, w, h)) for f, picture in read_frames(video.path, video.index, frames, small))
 
-class _Pictures:
-    "JPEGs of the frames last asked for, with a bounded memory of earlier ones."
+class _Memory:
+    "What was decoded last, up to `limit` bytes: the oldest is forgotten first."
     def __init__(self, limit=64*2**20): self.newest, self.kept, self.size, self.limit = 0, OrderedDict(), 0, limit
+    def _keep(self, key, data):
+        self.kept[key] = data; self.size += len(data)
+        while self.size > self.limit and len(self.kept) > 1: self.size -= len(self.kept.popitem(last=False)[1])
 
+# %% ../nbs/04_labeler.ipynb #71b0c16b
+class _Pictures(_Memory):
+    "JPEGs of the frames last asked for, with a bounded memory of earlier ones."
     def ask(self, video, wishes):
         "Iterator of (wish, frame, JPEG) for `wishes`, [(height, frames), …]; ends early when something else is asked for."
         self.newest += 1
@@ -388,13 +408,9 @@ class _Pictures:
     def _some(self, video, height, frames):
         have = {f: self.kept.get((video.path, height, f)) for f in frames}
         yield from ((f, data) for f, data in have.items() if data)
-        for f, data in _decoded(video, [f for f, data in have.items() if not data], video.size(height)):
+        for f, data in _decoded(video, [f for f, data in have.items() if not data], _size(video, height)):
             self._keep((video.path, height, f), data)
             yield f, data
-
-    def _keep(self, key, data):
-        self.kept[key] = data; self.size += len(data)
-        while self.size > self.limit and len(self.kept) > 1: self.size -= len(self.kept.popitem(last=False)[1])
 
 # %% ../nbs/04_labeler.ipynb #65c2a916
 def progress_of(out, video):
@@ -414,7 +430,7 @@ NEAR = 240                                                                   # p
 def _described(session, v):
     "The answer to `open`; labels only if all of the video is known."
     facts = {"number": v.number, "n": v.index.n, "fps": v.index.fps, "whole": v.whole, "density": v.fps, "file": labels_path(v.out, v.path).name}
-    facts["width"], facts["height"] = v.size(v.height)
+    facts["width"], facts["height"] = _size(v, v.height)
     facts["key"] = hashlib.sha256(str((labels_path(v.out, v.path).absolute(), v.path.stat().st_size)).encode()).hexdigest()[:16]
     facts["strip"] = spread(v.index, 32).tolist() if v.whole else []
     videos = [{"name": p.name, "valid": a, "seen": b} for p in session.paths for a, b in [progress_of(v.out, p)]]
@@ -431,6 +447,7 @@ def _edited(v, message):
     labels.save() if entry["do"] == "save" else labels.do(entry)
     return {"is": "spans", "video": v.number, "id": message.get("id"), **_state(v)}, []
 
+# %% ../nbs/04_labeler.ipynb #e1528c68
 def _looked(pictures, v, message):
     "The pictures asked for; once all that is on the screen was sent, it counts as seen."
     wishes = [(NEAR, message.get("near", ())), *((v.height, frames) for frames in message["stills"])]
@@ -501,12 +518,11 @@ def _widget_class():
                 for content, buffers in answers: self.send(content, buffers)
             except PokeidmError as e: self.send({"is": "error", "text": str(e)})
             except Exception as e: self.send({"is": "error", "text": f"{type(e).__name__}: {e}"})
-        @property
-        def spans(self): return self.session.video.complete().spans
+        spans = property(lambda self: self.session.video.complete().spans)
     return Timeline
 
 # %% ../nbs/04_labeler.ipynb #594b6834
-def TimelineLabeler(video_or_folder, out="labeled_frames", suggestions="pokemon_frames"):
+def TimelineLabeler(video_or_folder: str | Path, out: str | Path = "labeled_frames", suggestions: str | Path | dict | Iterable[Sequence[int]] | None = "pokemon_frames") -> Any:
     """The timeline labeler of one video or of all videos below a folder, as a Jupyter widget; make it the last line of a cell.
 
     Drag over stills to mark them valid, Alt-drag to erase; `?` lists all keys. Each edit is saved at once to `<out>/<video name>.json`; labels

@@ -154,6 +154,14 @@ def _in_time(attention, x, cache):
     return y.view(B, N, T, D).transpose(1, 2)
 
 # %% ../nbs/13_layers.ipynb #a853af75
+def _through(x, steps, norms, mod):
+    "`x` plus what each of `steps` makes of it; of `mod`, three tensors a step are its gate, scale and shift."
+    for i, (norm, step) in enumerate(zip(norms, steps)):
+        if mod is None: x = x + step(norm(x))
+        else: x = x + mod[3*i] * step(norm(x) * (1 + mod[3*i+1]) + mod[3*i+2])
+    return x
+
+# %% ../nbs/13_layers.ipynb #8068deb2
 class SpaceTimeBlock(nn.Module):
     """One transformer block on `x [B, T, N, D]`: space attention, causal time attention if `temporal`, SwiGLU; starts as the identity.
 
@@ -167,17 +175,12 @@ class SpaceTimeBlock(nn.Module):
         steps = 3 if temporal else 2
         self.norms = nn.ModuleList(RMSNorm(dim, elementwise_affine=not cond_dim) for _ in range(steps))
         self.modulation = nn.Sequential(nn.SiLU(), starts_at_zero(nn.Linear(cond_dim, 3*steps*dim))) if cond_dim else None
-        if cond_dim:      # here the gates are the zero: a zero behind a zero never gets a gradient
-            for layer in (self.space.out, self.mlp.down, *([self.time.out] if temporal else [])): layer.zero_start = False
-
+        gated = (self.space.out, self.mlp.down, *([self.time.out] if temporal else [])) if cond_dim else ()
+        for layer in gated: layer.zero_start = False      # here the gates are the zero: a zero behind a zero never gets a gradient
     def forward(self, x, grid, cond=None, cache=None):
         steps = [lambda y: _in_space(self.space, y, grid), self.mlp]
         if self.time: steps.insert(1, lambda y: _in_time(self.time, y, cache))
-        mod = self.modulation(cond).unsqueeze(2).chunk(3*len(steps), -1) if self.modulation else None
-        for i, (norm, step) in enumerate(zip(self.norms, steps)):
-            if mod is None: x = x + step(norm(x))
-            else: x = x + mod[3*i] * step(norm(x) * (1 + mod[3*i+1]) + mod[3*i+2])
-        return x
+        return _through(x, steps, self.norms, self.modulation(cond).unsqueeze(2).chunk(3*len(steps), -1) if self.modulation else None)
 
 # %% ../nbs/13_layers.ipynb #da78ea53
 def init_weights(model):

@@ -10,6 +10,7 @@ __all__ = ['NOISE', 'DIRECTIONS', 'HEADER', 'unit', 'psnr', 'changed', 'changed_
 # %% ../nbs/12_metrics.ipynb #c0a79d1b
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 import numpy as np
 from .core import PokeidmError, read_json
@@ -22,7 +23,7 @@ def unit(frames):
     x = np.asarray(frames)
     return x.astype(np.float32)/255 if x.dtype == np.uint8 else x.astype(np.float32)
 
-def psnr(pred, target, mask=None):
+def psnr(pred: np.ndarray, target: np.ndarray, mask: np.ndarray | None = None) -> float:
     "PSNR in dB of `[..., H, W, 3]`, from the squared error averaged over all frames (and over `mask` `[..., H, W]`, if given). NaN if the mask is empty."
     error = ((unit(pred) - unit(target))**2).mean(-1)
     if mask is not None: error = error[mask]
@@ -32,7 +33,7 @@ def changed(before, after, noise=NOISE):
     "Mask `[..., H, W]` of the pixels that changed by more than the codec's noise."
     return np.abs(unit(after) - unit(before)).mean(-1) > noise
 
-def changed_psnr(pred, target, before, noise=NOISE):
+def changed_psnr(pred: np.ndarray, target: np.ndarray, before: np.ndarray, noise: float = NOISE) -> float:
     "PSNR over only the pixels in which `target` differs from `before`: a still background cannot hide a wrong sprite."
     return psnr(pred, target, changed(before, target, noise))
 
@@ -85,7 +86,7 @@ def usage(codes, K):
     entropy = -(p[p > 0]*np.log(p[p > 0])).sum()
     return {"perplexity": float(np.exp(entropy)), "dead_codes": int((p == 0).sum()), "commonest_share": float(p.max())}
 
-def action_scores(true, codes, K=8):
+def action_scores(true: Sequence[str] | np.ndarray, codes: Sequence[int] | np.ndarray, K: int = 8) -> dict:
     """All action metrics of codes against true motions (`DIRECTIONS`; anything else is set apart).
 
     `nmi`, `v_measure`, `purity`, `accuracy`, `recall` are of moving pairs, the same with `_all` of all pairs;
@@ -156,7 +157,7 @@ def read_actions(path):
         raise PokeidmError(f"{path} is not an actions file: it needs the columns {','.join(HEADER)}") from None
 
 # %% ../nbs/12_metrics.ipynb #11e5614f
-def score_file(pred, truth, K=8):
+def score_file(pred: str | Path, truth: str | Path, K: int = 8) -> dict:
     "Scores of an actions CSV against a truth JSON: against the visible motion (`action_scores`), and against the pressed key."
     rows, truth = read_actions(pred), read_json(truth)
     if not isinstance(truth, dict) or not {"motion", "actions"} <= truth.keys():

@@ -41,6 +41,7 @@ stone  ia8acb8 I747888 jd4d8e0
 bloom  mf0688c Mfcdc58 of0a040
 """
 
+# %% ../nbs/02_overworld.ipynb #4f06e43d
 def palette(tileset=0):
     "Letter → colour as an array `uint8 [256, 3]`. Every row of the table turns its hue by its own angle, drawn from `tileset`."
     rng, table = np.random.default_rng([tileset, 1]), np.zeros((256, 3), np.uint8)
@@ -92,7 +93,10 @@ _THINGS = _sheet("""
 .__kkkkkkkkkk__. .....__kk_____.. ..kkkk_____kkkk_ ..111111111111_. tTTTtTTTTTtTTTtT
 ..____________.. ......________.. ..______________ ..____________.. TTggTTTTTTTTggTT
 ................ ................ ................ ................ ggggggTTggTTgggg
-""", ("rock", "sign", "fence", "bush", "tall")) | _sheet("""
+""", ("rock", "sign", "fence", "bush", "tall"))
+
+# %% ../nbs/02_overworld.ipynb #489ff9eb
+_THINGS |= _sheet("""
 ................ kkkkkkkkkkkkkkkk kkkkkkkkkkkkkkkk kkkkkkkkkkkkkkkk
 .....11..11..... krrrrrrrrrrrrrrk kbbbbbbbbbbbbbbk kcccccccccccccck
 ...11441144.1... kryyyyyyyyyyyyrk kwwwwwwwwwwwwwwk kckkkkkkkkkkkkck
@@ -123,6 +127,7 @@ _GROUND = {  # kind: (base letter, [(motif, how many)], sway in px for the phase
     WATER:  ("u", [(".vvv.\nv...v", 1), ("UUUU", 2), ("vv", 1), ("UUUUUU", 1)], (0, 1, 2, 1))}
 VARIANTS = 6
 
+# %% ../nbs/02_overworld.ipynb #57ab8692
 def _scatter(rng, base, motifs, sway):
     "One tile with its phases: letters `uint8 [4, 16, 16]`."
     tile = np.full((4, TILE, TILE), ord(base), np.uint8)
@@ -155,6 +160,7 @@ def _disc(letters, rng, cy, cx, radius):
     shade[(d > 0.82) & (light < 0.15)] = ord("1")
     letters[d <= 1] = shade[d <= 1]
 
+# %% ../nbs/02_overworld.ipynb #23fd44ce
 def _tree(rng, conifer):
     "A tree of 2×2 tiles as letters `[32, 32]`."
     tree = np.full((32, 32), ord("."), np.uint8)
@@ -167,12 +173,13 @@ def _tree(rng, conifer):
     for cy, cx, radius in discs: _disc(tree, rng, cy + rng.uniform(-0.7, 0.7), cx + rng.uniform(-0.7, 0.7), radius)
     return tree
 
-# %% ../nbs/02_overworld.ipynb #23fd44ce
+# %% ../nbs/02_overworld.ipynb #d2a429d4
 _WINDOW = _letters("\n".join("kkkkkkkkkkkk kwwnnnknnnnk kwnnnnknnnNk knnnnnknnNNk kkkkkkkkkkkk knnnnnknnnNk knnnnNknnNNk knnnNNknNNNk "
                              "kkkkkkkkkkkk _CCCCCCCCCC_".split()))
 _DOOR = _letters("\n".join(["kkkkkkkkkkkkkkkk", "kBbbbbbbbbbbbbBk", "kBbccccccccccbBk"] + 5*["kBbcccccccccbbBk"] + ["kBbccccccckcbbBk"]
                            + 4*["kBbcccccccccbbBk"] + ["kBbbbbbbbbbbbbBk", "kjjjjjjjjjjjjjjk", "iiiiiiiiiiiiiiii"]))
 
+# %% ../nbs/02_overworld.ipynb #b1847e7f
 def _house(roof="rRy"):
     "A house of 5×4 tiles as letters `[64, 80]`, its door in the middle of the bottom row; `roof` are base, dark and light letters."
     mid, dark, light = (ord(c) for c in roof)
@@ -210,6 +217,8 @@ _BODY = _sheet("""
 ..kkkttttttkkk.. ..kkktTTTTtkkk.. ....kTtssTtk....
 ....kTTTTTTk.... ....kTTTTTTk.... .....kTTTTk.....
 """, ("down", "up", "right"))
+
+# %% ../nbs/02_overworld.ipynb #20abd973
 _LEGS = _sheet("""
 ....kppppppk.... .....kppppk..... ....kppppppk.... ....kppppppk....
 ....kppkkppk.... .....kpppPk..... ....kppkkbbk.... ...kppkkkkppbk..
@@ -250,6 +259,7 @@ def _text(line):
         dots.append([[row >> (width - 1 - x) & 1 for x in range(width)] + [0] for row in rows])
     return np.kron(np.concatenate(dots, 1), np.ones((2, 2))).astype(bool) if line else np.zeros((10, 0), bool)
 
+# %% ../nbs/02_overworld.ipynb #c75fa10c
 def _write(frame, line, x, y, ink=(56, 56, 72), shade=(200, 204, 208)):
     "Write one line at `(x, y)`, with a shade to the lower right."
     mask = _text(line)
@@ -302,6 +312,7 @@ class Tileset:
     blades: tuple                       # stamp that hides feet in tall grass
     monsters: list                      # [(name, stamp)]
 
+# %% ../nbs/02_overworld.ipynb #c2b39ebe
 @lru_cache(8)
 def make_tileset(tileset=0):
     "The `Tileset` with this number: 0 is the game of the samples, every other number is another game."
@@ -324,11 +335,12 @@ class Layout:
     kinds: np.ndarray                            # uint8 [h, w]: kind of ground
     solid: np.ndarray                            # bool [h, w]: nobody can stand there
     busy: np.ndarray                             # bool [h, w]: taken while building
-    start: tuple = None
+    start: tuple | None = None
     things: list = field(default_factory=list)   # [(name, x, y)]
     warps: dict = field(default_factory=dict)    # tile -> (tile, facing) behind the door
     signs: list = field(default_factory=list)
 
+# %% ../nbs/02_overworld.ipynb #e9346518
 def reach(layout, start):
     "Tiles that can be walked to from `start` without using a door, as `bool [h, w]`."
     seen, queue = np.zeros_like(layout.solid), deque([start])
@@ -339,7 +351,7 @@ def reach(layout, start):
         queue.extend((x + dx, y + dy) for dx, dy in STEPS.values())
     return seen
 
-# %% ../nbs/02_overworld.ipynb #e9346518
+# %% ../nbs/02_overworld.ipynb #f5f05568
 def _put(layout, name, x, y, height=1, width=1, solid=True):
     "Stand a thing on the map."
     layout.things.append((name, x, y))
@@ -352,6 +364,7 @@ def _room_for(layout, rng, height, width, margin=0):
         x, y = PAD[1] + rng.integers(1, FIELD[1] - width), PAD[0] + rng.integers(1, FIELD[0] - height)
         if not layout.busy[y - margin:y + height + margin, x - margin:x + width + margin].any(): return int(x), int(y)
 
+# %% ../nbs/02_overworld.ipynb #8a8395d2
 def _blur(mask, reach=4):
     "Share of `mask` in the square of side `2·reach + 1` around each pixel."
     for axis in (0, 1): mask = sum(np.roll(mask, k, axis) for k in range(-reach, reach + 1))/(2*reach + 1)
@@ -362,7 +375,7 @@ def _blob(rng, shape, cx, cy, rx, ry):
     y, x = np.mgrid[:shape[0], :shape[1]]
     return ((x - cx)/rx)**2 + ((y - cy)/ry)**2 + rng.uniform(-0.12, 0.12, shape) < 1
 
-# %% ../nbs/02_overworld.ipynb #f5f05568
+# %% ../nbs/02_overworld.ipynb #ef8c726d
 def _homes(layout, rng):
     "Houses with a sign each, and their rooms; returns the tiles before the doors."
     fronts = []
@@ -380,6 +393,7 @@ def _homes(layout, rng):
         fronts.append(front)
     return fronts
 
+# %% ../nbs/02_overworld.ipynb #131baa67
 def _furnish(layout, rng, x, y):
     "A room: panelled wall, floor, a mat at the way out, furniture along the wall."
     layout.kinds[y:y + 2, x:x + 9], layout.kinds[y + 2:y + 8, x:x + 9] = WALL, FLOOR
@@ -464,16 +478,17 @@ def _mosaic(grid, tiles):
     return tiles[grid].transpose(0, 2, 1, 3).reshape(grid.shape[0]*TILE, grid.shape[1]*TILE)
 
 # %% ../nbs/02_overworld.ipynb #f1876a16
+def _masks(kinds):
+    "For each of `_EDGES` how much of a pixel's surroundings is of that kind, with the ripple: `[16·h, 16·w]`. Sand lies under water, too."
+    ripple = np.tile(_blur(np.random.default_rng(8).uniform(-0.7, 0.7, (TILE, TILE)), 2), kinds.shape)
+    here = (np.isin(kinds, (SAND, WATER)) if kind == SAND else kinds == kind for kind, _, _ in _EDGES)
+    return [_blur(np.kron(h, np.ones((TILE, TILE), np.float32))) + ripple for h in here]
+
+# %% ../nbs/02_overworld.ipynb #903c982d
 def paint(layout, art):
     "The whole map in four phases: `[4]` pictures `uint8 [16·h, 16·w, 3]`."
-    kinds, (h, w) = layout.kinds, layout.kinds.shape
+    kinds, masks, pictures = layout.kinds, _masks(layout.kinds), []
     variant = np.random.default_rng(7).integers(0, VARIANTS, kinds.shape)
-    ripple = np.tile(_blur(np.random.default_rng(8).uniform(-0.7, 0.7, (TILE, TILE)), 2), (h, w))
-    masks = []
-    for kind, rim, foam in _EDGES:
-        here = np.isin(kinds, (SAND, WATER)) if kind == SAND else kinds == kind
-        masks.append(_blur(np.kron(here, np.ones((TILE, TILE), np.float32))) + ripple)
-    pictures = []
     for phase in range(4):
         tiles = art.ground[:, :, phase].reshape(-1, TILE, TILE)
         letters = _mosaic(np.where(kinds >= SAND, GRASS, kinds)*VARIANTS + variant, tiles)
@@ -487,18 +502,11 @@ def paint(layout, art):
     return pictures
 
 # %% ../nbs/02_overworld.ipynb #f669c79b
-@dataclass
 class Actor:
     "Somebody on the map: the tile `(x, y)` they stand on or walk to, with `left` px of the way still to go at `speed` px a frame."
-    x: int
-    y: int
-    look: int = 0
-    facing: str = "down"
-    left: int = 0
-    speed: int = 1
-    way: float = 0.0                # px walked so far: the phase of the walking cycle
-    home: tuple = (0, 0)
-
+    def __init__(self, x, y, look=0, home=(0, 0)):
+        self.x, self.y, self.look, self.home = x, y, look, home
+        self.facing, self.left, self.speed, self.way = "down", 0, 1, 0.0        # way: px walked so far, the phase of the walking cycle
     @property
     def pixel(self):
         "Upper left corner of the actor's tile on the map, in pixels."
@@ -512,8 +520,7 @@ class Actor:
 
     def advance(self):
         "One frame of walking; True when the tile is reached."
-        self.left -= self.speed
-        self.way += self.speed
+        self.left, self.way = self.left - self.speed, self.way + self.speed
         return self.left == 0
 
 # %% ../nbs/02_overworld.ipynb #4f58b1ed
@@ -543,6 +550,7 @@ def _dim(world, levels):
         world.draw = partial(_fade, level=level)
         yield
 
+# %% ../nbs/02_overworld.ipynb #b2af0176
 def _box(frame, page, shown=999):
     "The text box with the first `shown` letters of a page."
     _panel(frame, 4, 112, 232, 45)
@@ -559,7 +567,7 @@ def _read(world, page, behind=lambda frame: None):
         if button in ("a", "b") and shown >= 2*len(page): return
         shown += 1
 
-# %% ../nbs/02_overworld.ipynb #b2af0176
+# %% ../nbs/02_overworld.ipynb #a903922e
 _LINES = """THE WIND IS WARM TODAY.|I SAW A {} IN\nTHE TALL GRASS!|DO YOU KNOW WHICH\nBUTTON YOU PRESSED?|THE WORLD MOVES, NOT YOU.
 |MY {} LIKES TO SLEEP\nUNDER THE TREES.|TECHNOLOGY IS GREAT!\nIT PLAYS BY ITSELF.|THE SEA IS BEYOND\nTHE FOREST.
 |PLEASE KEEP OFF\nTHE FLOWERS.|HAVE YOU SEEN MY {}?|MIND THE WALL!""".replace("\n|", "|").split("|")
@@ -570,6 +578,7 @@ def _talk(world):
     for i in world.rng.choice(len(_LINES), world.rng.integers(1, 3), replace=False):
         yield from _read(world, _LINES[i].format(names[world.rng.integers(len(names))]))
 
+# %% ../nbs/02_overworld.ipynb #f49b0bd7
 def _menu(world):
     "The start menu: up and down move the cursor, a, b or start closes it."
     items, at, button = ("CREATURES", "BAG", "MAP", "SAVE", "OPTIONS", "EXIT"), 0, "noop"
@@ -628,6 +637,7 @@ class _Fight:
             _status(frame, (12, 130)[k], (14, 79)[k], name, self.health[k])
         _box(frame, "")
 
+# %% ../nbs/02_overworld.ipynb #9364e00c
 def _strike(fight, side, damage):
     "One side's creature jumps at the other, which shakes and loses health."
     for k in range(36):
@@ -638,14 +648,19 @@ def _strike(fight, side, damage):
         yield
     fight.nudge[:] = 0, 0
 
-# %% ../nbs/02_overworld.ipynb #9364e00c
-def _battle(world):
-    "Flashes, the battle screen, a few blows, and back."
-    rng, monsters, world.state = world.rng, world.art.monsters, "transition"
+# %% ../nbs/02_overworld.ipynb #ffa4f9c8
+def _flicker(world):
+    "Three flashes, then darkness."
     for k in range(48):
         world.draw = partial(_flash, level=abs(k % 16 - 8)*2, colour=255*(k//16 % 2))
         yield
     yield from _dim(world, range(15, -1, -1))
+
+# %% ../nbs/02_overworld.ipynb #877a50c9
+def _battle(world):
+    "Flashes, the battle screen, a few blows, and back."
+    rng, monsters, world.state = world.rng, world.art.monsters, "transition"
+    yield from _flicker(world)
     sides = [monsters[i] for i in rng.choice(len(monsters), 2, replace=False)]
     fight = _Fight(sides, world.art.colours[[ord(c) for c in "vwH"]].tobytes())
     world.state, world.draw = "battle", fight.draw
@@ -691,6 +706,7 @@ def _crowd(layout, rng, count):
     chosen = [tuple(int(v) for v in spots[i][::-1]) for i in rng.permutation(len(spots))[:count]]
     return [Actor(*at, look=1 + k % (len(_LOOKS) - 1), home=at) for k, at in enumerate(chosen) if at != layout.start]
 
+# %% ../nbs/02_overworld.ipynb #3046a922
 def _wander(world):
     "Everybody else takes a frame; True if somebody moved in sight."
     seen, chance = False, world.rng.random(len(world.people))
@@ -766,6 +782,17 @@ def _inspect(world):
     if at in world.layout.signs: _begin(world, _talk(world))
 
 # %% ../nbs/02_overworld.ipynb #1f3f29c9
+def _picture(world):
+    "What the screen shows: a part of the painted map, whoever is near, and what an event lays over it."
+    (x, y), (h, w) = world.hero.pixel, NATIVE
+    x0, y0 = x + TILE//2 - w//2, y + TILE//2 - h//2
+    frame = world.pictures[world.clock//20 % 4][y0:y0 + h, x0:x0 + w].copy()
+    for actor in sorted((*world.people, world.hero), key=lambda a: a.pixel[1]):
+        if abs(actor.x - world.hero.x) < 10 and abs(actor.y - world.hero.y) < 8: _draw_actor(frame, actor, world.art, world.layout.kinds, x0, y0)
+    if world.draw: world.draw(frame)
+    return frame
+
+# %% ../nbs/02_overworld.ipynb #215d0191
 class Overworld(_Scene):
     """The game; the same arguments and buttons give the same frames. `encounters`: chance of a battle on a tile of tall grass.
 
@@ -783,16 +810,9 @@ class Overworld(_Scene):
         if self.event is None and _wander(self) and self.cause == "stand": self.cause = "npc"
         self.moved = self.hero.pixel != before
         self.motion = "teleport" if self.teleported else self.hero.facing if self.moved else "none"
-
     def render(self):
         "The picture now: `uint8 [160, 240, 3]`."
-        (x, y), (h, w) = self.hero.pixel, NATIVE
-        x0, y0 = x + TILE//2 - w//2, y + TILE//2 - h//2
-        frame = self.pictures[self.clock//20 % 4][y0:y0 + h, x0:x0 + w].copy()
-        for actor in sorted((*self.people, self.hero), key=lambda a: a.pixel[1]):
-            if abs(actor.x - self.hero.x) < 10 and abs(actor.y - self.hero.y) < 8: _draw_actor(frame, actor, self.art, self.layout.kinds, x0, y0)
-        if self.draw: self.draw(frame)
-        return frame
+        return _picture(self)
 
 # %% ../nbs/02_overworld.ipynb #07aea4d8
 @dataclass
@@ -809,6 +829,7 @@ class Habits:
     battle: float = 0.0             # ... battles
     warp: float = 0.0               # ... visits to a house
 
+# %% ../nbs/02_overworld.ipynb #e7a4a503
 def _walk(world, facing, tiles, run=False):
     "Hold a direction for so many tiles, or until something has been in the way for a moment."
     hero, patience = world.hero, 8
@@ -820,11 +841,11 @@ def _walk(world, facing, tiles, run=False):
     while hero.left >= 2*hero.speed and world.event is None: yield facing, run
     if hero.left and world.event is None: yield "noop", False
 
-# %% ../nbs/02_overworld.ipynb #e7a4a503
 def _hold(button, frames):
     "Hold one button for so many frames."
     for _ in range(max(1, int(frames)//2)): yield button, False
 
+# %% ../nbs/02_overworld.ipynb #fcb7e3f6
 def _route(world, goals):
     "Directions of a shortest way from the hero to one of the tiles `goals`, or None; other doors are avoided."
     start, layout = (world.hero.x, world.hero.y), world.layout
@@ -841,6 +862,7 @@ def _route(world, goals):
     while came[at]: at, name = came[at]; names.append(name)
     return names[::-1]
 
+# %% ../nbs/02_overworld.ipynb #3d24ba47
 def _travel(world, goals, run=False):
     "Walk to one of the tiles `goals`; gives up where somebody stands in the way."
     for name in _route(world, goals) or ():
@@ -848,7 +870,7 @@ def _travel(world, goals, run=False):
         yield from _walk(world, name, 1, run)
         if world.event or (world.hero.x, world.hero.y) == before: return
 
-# %% ../nbs/02_overworld.ipynb #fcb7e3f6
+# %% ../nbs/02_overworld.ipynb #52623e33
 def _free(world, facing, limit):
     "How many tiles the hero could walk that way, doors left out, up to `limit`."
     x, y, (dx, dy) = world.hero.x, world.hero.y, STEPS[facing]
@@ -861,6 +883,7 @@ def _door(world, facing):
     "Whether a door is right there."
     return (world.hero.x + STEPS[facing][0], world.hero.y + STEPS[facing][1]) in world.layout.warps
 
+# %% ../nbs/02_overworld.ipynb #00f41038
 def _stroll(world, rng, habits):
     "One bout of play without a purpose."
     walked, room = world.walked, {d: _free(world, d, habits.longest) for d in STEPS}
@@ -899,6 +922,7 @@ def _to_talk(world, rng):
         yield from _hold("a", 4)
         if world.event: return
 
+# %% ../nbs/02_overworld.ipynb #f8afb7e4
 def _to_place(world, rng):
     spots = np.argwhere(reach(world.layout, (world.hero.x, world.hero.y)))
     y, x = spots[rng.integers(len(spots))]
@@ -906,7 +930,7 @@ def _to_place(world, rng):
 
 def _to_menu(world, rng): yield from _hold("start", 4)
 
-# %% ../nbs/02_overworld.ipynb #f8afb7e4
+# %% ../nbs/02_overworld.ipynb #ba6a2085
 def _to_battle(world, rng):
     grass = {(int(x), int(y)) for y, x in np.argwhere(world.layout.kinds == TALL)}
     for _ in range(60):
@@ -917,6 +941,7 @@ def _to_battle(world, rng):
 
 def _to_door(world, rng): yield from _travel(world, set(world.layout.warps), rng.random() < 0.3)
 
+# %% ../nbs/02_overworld.ipynb #9fc6179a
 def player(world, seed=0, habits=Habits()):
     "What a scripted player presses: yields `(button, run)` for two frames at a time, without end, having looked at `world`."
     rng = np.random.default_rng([seed, 9])
@@ -942,6 +967,7 @@ def _span(seconds, fps):
     if not seconds > 0: raise PokeidmError(f"cannot record {seconds} seconds: ask for more than 0")
     return max(1, round(seconds*fps))
 
+# %% ../nbs/02_overworld.ipynb #0600a89e
 def _record(world, keys, count, fps, truth):
     "Play `count` frames: yield each `uint8 [160, 240, 3]` and append its row to the lists in `truth`."
     key, old = ("noop", False), world.pos
@@ -968,7 +994,7 @@ def _start(seconds, seed, fps, tileset, npcs, habits):
              "tileset": tileset, "license": "MIT"} | {name: [] for name in _TRUTH}
     return _record(world, player(world, seed, habits), count, fps, truth), truth, count
 
-def simulate(seconds, seed=0, fps=30, tileset=0, npcs=10, **habits):
+def simulate(seconds: float, seed: int = 0, fps: int = 30, tileset: int = 0, npcs: int = 10, **habits: float) -> tuple[np.ndarray, dict]:
     """Play the map of `seed` for so long; returns frames `uint8 [n, 160, 240, 3]` and the truth (DESIGN: one entry a frame).
 
     `habits`: fields of `Habits`. Raises `PokeidmError` for a length or rate that cannot be recorded.

@@ -10,15 +10,16 @@ __all__ = ['STATES', 'gameplay_ratio', 'judge_video', 'check_executor', 'run_all
 import html, multiprocessing, os, re, shutil, signal, sys, threading
 from concurrent import futures
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 import numpy as np
-from .core import PokeidmError, atomic_path, progress, read_json, safe_name, write_json
+from .core import PokeidmError, atomic_path, progress, safe_name, write_json
 from .video import index_video, read_frames, sample_frames
 from .labeler import find_videos
-from .scrape import load_games, video_info
+from .scrape import load_games
 from .view import find_view, scaler, target_size
 from .flags import FLAGS, STILL, find_flags, measure
-from .frames import digest, extract, list_videos, open_frames, open_layout
+from .frames import digest, extract, list_videos, open_layout
 from .viz import html_table
 
 # %% ../nbs/11_pipeline.ipynb #b8bbefa3
@@ -79,13 +80,33 @@ def _attempt(function, tasks, options):
 # %% ../nbs/11_pipeline.ipynb #2a432ff5
 def _start_worker():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_follow_parent, daemon=True).start()
+
+def _end(*_):
+    "Whatever this was in the middle of is cleaned up, and has no more to say."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(1)
 
 def _follow_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
 
+@contextmanager
+def _deaf():
+    "Ctrl-C waits for the end of this, and processes started in here never hear it, not even before `_start_worker` runs in them."
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"): yield; return       # Windows
+    resource_tracker.ensure_running()                     # or the pool starts it, which would unblock Ctrl-C
+    asked, usual = [], signal.getsignal(signal.SIGINT)
+    if callable(usual): signal.signal(signal.SIGINT, lambda *args: asked.append(args))      # some other thread may get it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})                      # children inherit this
+    try: yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if callable(usual): signal.signal(signal.SIGINT, usual)
+    if asked: usual(*asked[0])
+
+# %% ../nbs/11_pipeline.ipynb #478c1e95
 @contextmanager
 def _local_pool(workers):
     pool = futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
@@ -118,7 +139,8 @@ def _round(function, groups, options, executor, workers, take, bar):
     "Run every list of tasks on one pool; returns the lists whose worker died."
     lost = []
     with _pool(executor, workers) as pool:
-        try: waiting = {pool.submit(_attempt, function, tasks, options): tasks for tasks in groups}
+        try:
+            with _deaf(): waiting = {pool.submit(_attempt, function, tasks, options): tasks for tasks in groups}
         except futures.BrokenExecutor: return groups
         for job in futures.as_completed(waiting):
             try: results = job.result()
@@ -168,6 +190,13 @@ def _grouped(tasks):
     return list(groups.values())
 
 # %% ../nbs/11_pipeline.ipynb #06bf08d5
+def _verdicts(videos, games, workers, executor, **options):
+    "What `judge_video` says of each video; one that cannot be judged is not kept, and the problem is the reason."
+    tasks = [[(video, games.get(game, {}).get("console"))] for video, game in videos]
+    said = run_all(judge_video, tasks, workers, executor, "clean", **options)
+    return {v: verdict or {"version": 1, "source": v.name, "kept": False, "reasons": [problem]} for (v, _), verdict, problem in said}
+
+# %% ../nbs/11_pipeline.ipynb #d9c6cad2
 def clean_videos(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", game_name=None, min_gameplay_ratio=0.6,
                  max_videos_per_game=30, num_video_workers=4, executor="local", games=None):
     """Judge all videos; link the good ones to `<clean_videos_dir>/<game>/`, with a verdict `<video>.json` for good and bad.
@@ -176,9 +205,7 @@ def clean_videos(raw_videos_dir="raw_videos", clean_videos_dir="clean_videos", g
     """
     videos, done, failed, count = _by_game(raw_videos_dir, game_name), [], [], {}
     games = load_games() if games is None else games
-    tasks = [[(video, games.get(game, {}).get("console"))] for video, game in videos]
-    verdicts = run_all(judge_video, tasks, num_video_workers, executor, "clean", min_gameplay_ratio=min_gameplay_ratio)
-    found = {v: verdict or {"version": 1, "source": v.name, "kept": False, "reasons": [problem]} for (v, _), verdict, problem in verdicts}
+    found = _verdicts(videos, games, num_video_workers, executor, min_gameplay_ratio=min_gameplay_ratio)
     for video, game in videos:
         verdict, target = found[video], Path(clean_videos_dir)/safe_name(game)
         if verdict["kept"] and count.get(game, 0) >= max_videos_per_game:

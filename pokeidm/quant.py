@@ -8,6 +8,8 @@ __all__ = ['QUANTIZERS', 'count_words', 'usage_logs', 'check_levels', 'FSQ', 'fa
 
 # %% ../nbs/14_quant.ipynb #e1b47805
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -45,32 +47,33 @@ def check_levels(levels):
 # %% ../nbs/14_quant.ipynb #8551a355
 class _Grid(nn.Module):
     "The codes of FSQ, a grid in `[-1, 1]^d`, and their words: mixed radix, the first level fastest. No parameters."
-    def __init__(self, levels):
+    steps: torch.Tensor; basis: torch.Tensor
+    def __init__(self, levels: Sequence[int]):
         super().__init__()
         self.levels = check_levels(levels)
         self.dim, self.vocab = len(self.levels), math.prod(self.levels)
         self.register_buffer("steps", torch.tensor(self.levels) - 1, persistent=False)
         self.register_buffer("basis", torch.tensor([1, *self.levels[:-1]]).cumprod(0), persistent=False)
 
-    def indices(self, codes):
+    def indices(self, codes: torch.Tensor) -> torch.Tensor:
         "Words `int64 [...]` of the grid points nearest to `codes [..., d]` of any float type. Rounded: truncation makes a 2 of 2.9999."
         digits = ((codes.float() + 1) * self.steps / 2).round().clamp(min=0).minimum(self.steps)
         return (digits.nan_to_num(0).long() * self.basis).sum(-1)           # a run that has diverged still gets a word
 
-    def codes(self, indices):
+    def codes(self, indices: torch.Tensor) -> torch.Tensor:
         "Grid points `fp32 [..., d]` of words `int64 [...]`."
         return (indices[..., None] // self.basis % (self.steps + 1)) * 2. / self.steps - 1
 
 # %% ../nbs/14_quant.ipynb #8ab4f89d
 class FSQ(_Grid):
     "Finite scalar quantization (Mentzer et al. 2023) of `z [..., len(levels)]`, bins of equal width for every number of levels."
-    def __init__(self, levels=(8, 8, 6, 5)): super().__init__(levels)
+    def __init__(self, levels: Sequence[int] = (8, 8, 6, 5)): super().__init__(levels)
 
-    def bound(self, z):
+    def bound(self, z: torch.Tensor) -> torch.Tensor:
         "The soft values `fp32 [..., d]` before rounding; the outermost half bins reach beyond ±1."
         return torch.tanh(.8 * z.float()) * ((self.steps + 1) / self.steps)
 
-    def forward(self, z, progress=None):
+    def forward(self, z: torch.Tensor, progress: float | None = None) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         "`(quantized [..., d] in [-1, 1] and in the type of z, indices int64 [...], logs)`; the gradient is that of the soft values."
         soft = self.bound(z)
         hard = self.codes(indices := self.indices(soft))
@@ -115,20 +118,20 @@ class _Memory(nn.Module):
 # %% ../nbs/14_quant.ipynb #fdf7ed8e
 class _Vectors(nn.Module):
     "Words of free vectors. The child adds `codebook [vocab, dim]`, a parameter or a buffer; word 0 is the zero vector if `fixed_zero`."
-    def __init__(self, vocab, dim, fixed_zero):
+    codebook: torch.Tensor
+    def __init__(self, vocab: int, dim: int, fixed_zero: bool):
         super().__init__()
         if vocab < 2 or dim < 1: raise PokeidmError(f"a codebook needs at least 2 codes of 1 dimension, not {vocab} of {dim}: raise them")
         self.vocab, self.dim, self.fixed = vocab, dim, int(fixed_zero)
-
-    def vectors(self):
+    def vectors(self) -> torch.Tensor:
         "The code vectors, fp32 `[vocab, dim]`."
         return torch.cat([torch.zeros_like(self.codebook[:self.fixed]), self.codebook[self.fixed:]]).float()
 
-    def codes(self, indices):
+    def codes(self, indices: torch.Tensor) -> torch.Tensor:
         "Code vectors `fp32 [..., dim]` of words `int64 [...]`."
         return self.vectors()[indices]
 
-    def indices(self, codes):
+    def indices(self, codes: torch.Tensor) -> torch.Tensor:
         "Words `int64 [...]` of the code vectors nearest to `codes [..., dim]` of any float type."
         # differences squared as they are, since x² − 2xe + e² mixes up close codes
         x = codes.detach().float().reshape(-1, self.dim)
@@ -137,7 +140,8 @@ class _Vectors(nn.Module):
 # %% ../nbs/14_quant.ipynb #571a0a13
 class _Codebook(_Vectors):
     "What learnt codebooks remember in training; all of it is in buffers, so that a checkpoint goes on exactly."
-    def __init__(self, vocab=8, dim=16, fixed_zero=False, warmup=.3, settled=.8, every=50, dead=.16):
+    use: torch.Tensor
+    def __init__(self, vocab: int = 8, dim: int = 16, fixed_zero: bool = False, warmup: float = .3, settled: float = .8, every: float = 50, dead: float = .16):
         super().__init__(vocab, dim, fixed_zero)
         self.warmup, self.settled, self.every, self.dead = warmup, settled, every, dead
         self.memory = _Memory(max(2048, 4*vocab), dim)
@@ -147,7 +151,7 @@ class _Codebook(_Vectors):
         self.register_load_state_dict_post_hook(lambda module, keys: setattr(module, "told", None))
 
     @torch.no_grad()
-    def set_codes(self, which, new):
+    def set_codes(self, which: torch.Tensor, new: torch.Tensor) -> None:
         "Put the vectors `new [n, dim]` in the rows `which int64 [n]`, as if these words had had their fair share of use."
         self.codebook[which] = new.to(self.codebook.dtype)
         self.use[which] = 1/self.vocab
@@ -186,11 +190,11 @@ def tend(q, z, progress):
 # %% ../nbs/14_quant.ipynb #9ddcff0f
 class NSVQ(_Codebook):
     "Vector quantization by noise substitution (Vali and Bäckström 2022) of `z [..., dim]`; `.codebook` is a parameter (give it no weight decay)."
-    def __init__(self, vocab=8, dim=16, fixed_zero=False, **options):
+    def __init__(self, vocab: int = 8, dim: int = 16, fixed_zero: bool = False, **options: float):
         super().__init__(vocab, dim, fixed_zero, **options)
         self.codebook = nn.Parameter(torch.randn(vocab, dim))
 
-    def forward(self, z, progress=None):
+    def forward(self, z: torch.Tensor, progress: float | None = None) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         "`(quantized [..., dim] in the type of z: noisy in training, else the code; indices int64 [...]; logs)`."
         x = z.float().reshape(-1, self.dim)
         unquantized = self.training and tend(self, x.detach(), progress)
@@ -253,14 +257,14 @@ class NoQuant(nn.Module):
         return heard, indices, usage_logs(indices, 1, heard, heard)
 
 # %% ../nbs/14_quant.ipynb #02e4191a
-QUANTIZERS = {   # of all that a model has to say, each takes what it needs
+QUANTIZERS: dict[str, Callable] = {   # of all that a model has to say, each takes what it needs
     "fsq": lambda levels, **_: FSQ(levels),
     "nsvq": lambda vocab, dim, fixed_zero, levels, bounded, **options: NSVQ(vocab, dim, fixed_zero, **options),
     "emavq": lambda vocab, dim, fixed_zero, levels, bounded, **options: EMAVQ(vocab, dim, fixed_zero, **options),
     "none": lambda dim, bounded, **_: NoQuant(dim, bounded),
 }
 
-def make_quantizer(name, vocab=8, dim=16, levels=(8, 8, 6, 5), fixed_zero=False, bounded=False, **options):
+def make_quantizer(name: str, vocab: int = 8, dim: int = 16, levels: Sequence[int] = (8, 8, 6, 5), fixed_zero: bool = False, bounded: bool = False, **options: float) -> Any:
     """A quantizer (see the contract) by name: `fsq` (`levels`; `.dim` is their number), `nsvq` or `emavq` (`vocab`, `dim`, `fixed_zero`), `none` (`dim`, `bounded`).
 
     Read `.dim` and `.vocab` from what comes back. Raises `PokeidmError` for another name or unusable sizes.

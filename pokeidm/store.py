@@ -15,7 +15,7 @@ from heapq import merge
 from itertools import groupby
 from pathlib import Path
 try: import fcntl
-except ImportError: fcntl = None      # Windows
+except ImportError: fcntl = None      # type: ignore[assignment]  # Windows
 
 from .core import PokeidmError, atomic_path, progress
 
@@ -148,27 +148,30 @@ def _connect():
     except ValueError as e: raise PokeidmError(f"cannot use this S3 address ({e}): check AWS_ENDPOINT_URL") from None
 
 # %% ../nbs/09_store.ipynb #96e3ba36
+def _failure(bucket, error, key):
+    "The `PokeidmError` that says what is wrong; counts how often in a row any other call would have failed as well."
+    bucket.lost += _code(error) in _REFUSED | _UNREACHABLE
+    endpoint = bucket._client.meta.endpoint_url if bucket._pid else "AWS"
+    return PokeidmError(_explain(error, bucket.bucket, key, endpoint))
+
+# %% ../nbs/09_store.ipynb #a2367377
 class _Bucket:
     "A bucket below a prefix: connection, and calls that are tried again. `lost`: how many in a row failed as any other would."
     def __init__(self, bucket, prefix=""):
         self.bucket, self.prefix, self.lost, self._pid = bucket, prefix.strip("/"), 0, None
         if self.prefix: self.prefix = check_key(self.prefix) + "/"
         self.call(lambda: self.client.list_objects_v2(Bucket=bucket, Prefix=self.prefix, MaxKeys=1), patient=False)
-
     @property
     def client(self):
         if self._pid != os.getpid():
             self.slots = threading.BoundedSemaphore(8)           # parts in memory at a time, however many threads there are
             self._client, self._pid = _connect(), os.getpid()
         return self._client
-
     def call(self, function, key="", patient=True):
         try: result = _retry(function, patient)
         except Exception as e:
             if isinstance(e, (PokeidmError, OSError)) and not _transient(e): raise       # told already, or the local disk's trouble
-            self.lost += _code(e) in _REFUSED | _UNREACHABLE
-            endpoint = self._client.meta.endpoint_url if self._pid else "AWS"
-            raise PokeidmError(_explain(e, self.bucket, key, endpoint)) from e
+            raise _failure(self, e, key) from e
         self.lost = 0
         return result
     def at(self, key): return {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}
@@ -349,6 +352,16 @@ def _evict(folder, limit):
         if (unfinished or total > limit and path.parent != folder/".locks") and _drop(folder, path): total -= size
 
 # %% ../nbs/09_store.ipynb #8f470538
+def _own_folder(store):
+    "A cache that lives as long as the store; a forked child leaves it alone."
+    folder = tempfile.mkdtemp(prefix="pokeidm-")
+    weakref.finalize(store, _forget, folder, os.getpid())
+    return folder
+
+def _forget(folder, pid):
+    if pid == os.getpid(): shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../nbs/09_store.ipynb #9a30b1ac
 class S3Store(_Bucket):
     """A bucket (below a prefix) as a store; `fetch` goes through a local cache of at most `max_cache_bytes` (None: no limit).
 
@@ -357,8 +370,7 @@ class S3Store(_Bucket):
     """
     def __init__(self, bucket, prefix="", cache_dir=None, max_cache_bytes=None):
         super().__init__(bucket, prefix)
-        self.folder = Path(cache_dir or tempfile.mkdtemp(prefix="pokeidm-"))
-        if not cache_dir: weakref.finalize(self, _forget, self.folder, os.getpid())        # it lives as long as the store
+        self.folder = Path(cache_dir or _own_folder(self))
         self.cache, self.limit, self._known = self.folder/bucket/self.prefix, max_cache_bytes, {}
     def __reduce__(self): return S3Store, (self.bucket, self.prefix, str(self.folder), self.limit)   # own connections, the same cache
     def __repr__(self): return f"S3Store('s3://{self.bucket}/{self.prefix}')"
@@ -370,9 +382,6 @@ class S3Store(_Bucket):
     def read(self, key): return self.call(lambda: _get(self, key, buffer := io.BytesIO()) and buffer.getvalue(), key)
     def load(self, key): return _load(self, key)
     def fetch(self, key): return _fetch(self, key)
-
-def _forget(folder, pid):
-    if pid == os.getpid(): shutil.rmtree(folder, ignore_errors=True)      # not in a forked child
 
 # %% ../nbs/09_store.ipynb #2ec55f34
 def _fetch(store, key):
@@ -415,6 +424,7 @@ def _named(manifest):
 
 _MANIFEST = re.compile(r"(.+)_(?:train|val)_\d+(?:_\d+)*_frames\.json")
 
+# %% ../nbs/09_store.ipynb #8732d06f
 def _plan(source):
     "(root, prefix of all that is sent, sorted folders to send, key of the manifest or None) of a folder or a group manifest."
     source = Path(os.path.abspath(source))

@@ -8,11 +8,13 @@ __all__ = ['DAMAGED', 'barcode', 'read_barcode', 'write_clip', 'save_clip', 'ope
 
 # %% ../nbs/03_video.ipynb #02830c19
 import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 import av, numpy as np
 from .core import PokeidmError, atomic_path
 from .viz import save_gif
@@ -32,14 +34,15 @@ def read_barcode(picture):
     return sum(int(picture[h//4, int((b + 0.5)*w/16)].mean() > 128) << b for b in range(16))
 
 # %% ../nbs/03_video.ipynb #a7d9820f
-def write_clip(path, pictures, times, codec="libx264", rotation=0, format=None, **options):
+def write_clip(path, pictures, times, codec="libx264", rotation=0, format=None, rate=30, **options):
     """Encode `pictures` (uint8 [H, W, 3], even sizes) shown at `times` (seconds, ascending) to `path`; `format`, or else the suffix, picks the container.
 
-    `options` go to the codec (`bf=0`, `crf=18` …); `rotation` is the counter-clockwise turn, in degrees, that a player is told to make.
+    `options` go to the codec (`bf=0`, `crf=18` …); `rotation` is the counter-clockwise turn, in degrees, that a player is told to make; the last
+    picture is shown for 1/`rate` s.
     """
     clock = Fraction(1, 90000)
     with av.open(str(path), "w", format=format) as out:
-        stream = out.add_stream(codec, rate=30, options={k.replace("_", "-"): str(v) for k, v in options.items()})
+        stream = out.add_stream(codec, rate=rate, options={k.replace("_", "-"): str(v) for k, v in options.items()})
         stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", clock, clock
         if rotation: stream.set_display_rotation(rotation)
         for picture, t in zip(pictures, times):
@@ -60,7 +63,7 @@ def save_clip(frames, path, fps=10, scale=1):
     if kind == ".gif": save_gif(frames, path, fps, scale); return path
     if scale % 2 and (frames[0].shape[0] % 2 or frames[0].shape[1] % 2): scale += 1       # H.264 in 4:2:0 needs even sides
     with atomic_path(path) as tmp:
-        try: write_clip(tmp, (f.repeat(scale, 0).repeat(scale, 1) for f in frames), np.arange(len(frames))/fps, format="mp4", crf=18)
+        try: write_clip(tmp, (f.repeat(scale, 0).repeat(scale, 1) for f in frames), np.arange(len(frames))/fps, format="mp4", rate=Fraction(fps).limit_denominator(1001), crf=18)
         except av.FFmpegError as e: raise PokeidmError(f"cannot write {path.name} as video ({e}): write a .gif, or elsewhere") from None
     return path
 
@@ -98,8 +101,8 @@ def open_video(path):
 
 # %% ../nbs/03_video.ipynb #b6b03a38
 def _median_rate(times, stretch=30):
-    "Frames a second: the median over stretches of 30 frames, so that coarse clocks and gaps do not matter."
-    w = min(stretch, len(times) - 1)
+    "Frames a second: the median over stretches of 30 frames (a third of a short video), so that coarse clocks and gaps do not matter."
+    w = min(stretch, max((len(times) - 1)//3, min(1, len(times) - 1)))
     return float(np.median(w/(times[w:] - times[:-w]))) if w else 0.0
 
 def _nearest(times, seconds):
@@ -116,23 +119,17 @@ class VideoIndex:
     `pts` int64 [n] in units of `time_base` s; `keys` int64: numbers of the frames where decoding can start;
     `width`, `height` as shown, after `rotation` (0, 90, 180, 270 degrees counter-clockwise); `counted`: no pts in the file.
     """
-    pts: np.ndarray
-    time_base: Fraction
-    width: int
-    height: int
-    rotation: int
-    keys: np.ndarray
-    counted: bool = False
-
+    pts: np.ndarray; time_base: Fraction; width: int; height: int
+    rotation: int; keys: np.ndarray; counted: bool = False
     @property
-    def n(self): return len(self.pts)
+    def n(self) -> int: return len(self.pts)
     @property
-    def times(self):
+    def times(self) -> np.ndarray:
         "float64 [n]: seconds since the first frame."
         return (self.pts - self.pts[0])*float(self.time_base)
     @property
-    def fps(self): return _median_rate(self.times)
-    def at(self, seconds):
+    def fps(self) -> float: return _median_rate(self.times)
+    def at(self, seconds: float | np.ndarray) -> np.ndarray:
         "Number(s) of the frame nearest in time to `seconds`."
         return _nearest(self.times, seconds)
 
@@ -173,7 +170,7 @@ def _first_frame(path):
     return turn, *((frame.height, frame.width) if turn % 180 else (frame.width, frame.height))
 
 # %% ../nbs/03_video.ipynb #a9ec9e04
-def index_video(path):
+def index_video(path: str | Path) -> VideoIndex:
     """The `VideoIndex` of `path`, from its packets, without decoding more than one frame.
 
     Raises `PokeidmError` if it is no video, or not one frame of it can be decoded.
@@ -212,7 +209,7 @@ def to_rgb(frame):
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 # %% ../nbs/03_video.ipynb #9f462034
-def read_frames(path, index, numbers, convert=to_rgb):
+def read_frames(path: str | Path, index: VideoIndex, numbers: Sequence[int] | np.ndarray, convert: Callable[[av.VideoFrame], Any] = to_rgb) -> Iterator[tuple[int, Any]]:
     """Yield `(number, picture)` for the frames `numbers` (any order, repeats ignored) of `path`, ascending, in one pass.
 
     `picture` is `convert(av.VideoFrame)`, by default uint8 [H, W, 3]. Frames too damaged to decode are left out.
@@ -246,9 +243,9 @@ def _some(container, stream, chosen):
             yield from _frames(packet)
     except DAMAGED: return
 
-# %% ../nbs/03_video.ipynb #aabbe63f
 _JUMP = 90                                          # frames: a gap worth a seek
 
+# %% ../nbs/03_video.ipynb #aabbe63f
 def _by_pts(path, index, wanted, jumps=True):
     chosen = dict(zip(index.pts[wanted].tolist(), wanted.tolist()))
     start_of = index.keys[np.maximum(np.searchsorted(index.keys, wanted, "right") - 1, 0)]

@@ -316,7 +316,7 @@ class View:
     """Which part of a video is the game: `crop` (x, y, w, h) in video pixels, `native` (h, w) in game pixels or None,
     `overlays`: boxes (x, y, w, h) in video pixels inside `crop` that hide the game."""
     crop: tuple
-    native: tuple = None
+    native: tuple | None = None
     overlays: tuple = ()
 
     @property

@@ -83,6 +83,7 @@ def save_gif(frames, path, fps=10, scale=1):
     with atomic_path(path) as tmp:
         pictures[0].save(tmp, format="GIF", save_all=True, append_images=pictures[1:], duration=round(1000/fps), loop=0)
 
+# %% ../nbs/01_viz.ipynb #1a7bc569
 def png_bytes(figure):
     "A matplotlib figure as the bytes of a PNG; the figure is closed."
     import matplotlib.pyplot as plt

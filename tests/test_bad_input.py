@@ -69,7 +69,7 @@ TABLE = [
     ("play", "--record", "@text.txt/out.mp4", "--actions", "1"), ("play", "--record", "out.mp4", "--actions", "99"), ("play", "--record", "out.mp4", "--actions", "sideways"), ("play", "--record", "out.mp4"),
     ("demo", "--out", "@text.txt"), ("demo", "--out", "@text.txt/out", "--video", CLIP), ("demo", "--minutes", "0", "--out", "out"), ("demo", "--minutes", "nan", "--out", "out"), ("demo", "--device", "abacus", "--out", "out"),
     *(("sync", "--source", s, "--bucket", "b") for s in ("@missing", "@empty", "@text.txt")), ("sync", "--source", "@flat"), ("sync", "--source", "@flat", "--bucket", "No Such Bucket"),
-    ("bench", "--only", "abacus"), ("completion",), ("completion", "abacus"),
+    ("bench", "--only", "abacus"), ("bench", "--peer", "@missing"), ("bench", "--peer", "@text.txt"), ("completion",), ("completion", "abacus"),
 ]
 
 @pytest.mark.parametrize("argv", TABLE, ids=lambda argv: " ".join(str(a).removeprefix(f"{ROOT}/") for a in argv))

@@ -67,6 +67,12 @@ def test_tick_sampling_of_slow_and_gappy_video():
     assert sample_frames(fake([0.0]), 10)[0].tolist() == [0]
     with pytest.raises(PokeidmError): sample_frames(fake([0, 1]), 0)
 
+@pytest.mark.parametrize("n, at", [(5, 2), (12, 0), (31, 30), (200, 90)])
+def test_one_long_gap_does_not_change_the_rate(n, at):
+    gaps = np.full(n, .1); gaps[at] = 60
+    times = np.concatenate([[0], np.cumsum(gaps)])
+    assert VideoIndex(np.round(times*90000).astype(np.int64), 1/90000, 8, 8, 0, np.zeros(1, int)).fps == pytest.approx(10, rel=1e-3)
+
 @given(st.floats(5, 120), st.floats(1, 30), st.integers(2, 500))
 def test_sampled_rate_is_the_rate_asked_for(fps, target, n):
     index = VideoIndex(np.round(np.arange(n)/fps*90000).astype(np.int64), 1/90000, 8, 8, 0, np.zeros(1, int))
