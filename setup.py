@@ -21,7 +21,7 @@ setup(
     classifiers=[f"Programming Language :: Python :: {v}" for v in cfg["pythons"].split()] + ["Intended Audience :: Science/Research"],
     python_requires=">=" + cfg["min_python"],
     packages=find_packages(include=["pokeidm*"]),
-    package_data={"pokeidm": ["static/*"]},
+    package_data={"pokeidm": ["static/*", "py.typed", "*.pyi"]},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": [cfg["console_scripts"]]},

@@ -1,6 +1,6 @@
 """Runs the notebooks and writes the README from one of them.
 
-    python .ci/nb.py run nbs/18_lam.ipynb ...   execute and keep the outputs (flagged cells keep their stored ones)
+    python .ci/nb.py run nbs/20_lam.ipynb ...   execute and keep the outputs (flagged cells keep their stored ones)
     python .ci/nb.py run --slow nbs/...         execute the `slow` cells too (`--cuda` likewise)
     python .ci/nb.py readme                     render nbs/index.ipynb into README.md
 """

@@ -1,5 +1,35 @@
-"""`python -m pokeidm` is the command `pokeidm`."""
-import sys
-from pokeidm.cli import main
+"""`python -m pokeidm` and the command `pokeidm`: what has to be there before anything is imported, and when all is done."""
+import atexit, os, signal, sys, time
 
-sys.exit(main())
+
+def _leave(*_):
+    os.write(2, b"pokeidm: interrupted\n")
+    os._exit(130)
+
+
+def _once():
+    "A handler that raises KeyboardInterrupt, and lets nobody disturb the tidying up of the next second."
+    asked = []
+    def interrupt(*_):
+        if asked and time.monotonic() < asked[-1] + 1: return
+        asked.append(time.monotonic())
+        raise KeyboardInterrupt
+    return interrupt
+
+
+def run():
+    "Ctrl-C ends a command as `pokeidm.cli.main` says; while that is imported, at once. The end of a process is not disturbed, unless it takes more than a second."
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:      # a shell's background processes ignore it
+        from pokeidm.cli import main
+        sys.exit(main())
+    signal.signal(signal.SIGINT, _leave)
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)              # the last of all to be called
+    from pokeidm.cli import main
+    signal.signal(signal.SIGINT, _once())
+    status, ended = main(), time.monotonic()
+    signal.signal(signal.SIGINT, lambda *_: time.monotonic() > ended + 1 and os._exit(status or 130))
+    exec("")                                                                   # or CPython ends by the signal, if it came within an exec, as of a dataclass
+    sys.exit(status)
+
+
+if __name__ == "__main__": run()

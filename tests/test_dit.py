@@ -125,3 +125,18 @@ def test_an_untrained_model_pays_more_for_what_changes():
         torch.manual_seed(1)
         costs.append(flow_loss(model, latents, torch.zeros(1, 2, dtype=torch.long))[0].item())
     assert abs(costs[1]/costs[0] - 6/((23 + 6)/24)) < 1e-4
+
+
+def test_gradients_are_the_same_on_every_run():
+    "Or a run that was stopped and goes on would not be the run that was not. Two threads may add up in any order what one kernel gets from several frames."
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model, (latents, *_) = build(B=8, T=4); connect(model)
+        def gradients():
+            torch.manual_seed(1); model.zero_grad()
+            flow_loss(model, latents, torch.zeros(8, 4, dtype=torch.long), latents)[0].backward()
+            return [p.grad.clone() for p in model.parameters()]
+        first = gradients()
+        assert all(torch.equal(a, b) for _ in range(50) for a, b in zip(first, gradients()))
+    finally: torch.set_num_threads(before)

@@ -39,6 +39,11 @@ def test_the_readme_names_every_command():
     named = {line.split()[0] for line in commands(prose(ROOT/"README.md")) if line}
     assert named >= {name for (name,) in COMMANDS}, {name for (name,) in COMMANDS} - named
 
+def test_the_map_leads_to_every_notebook():
+    linked = set(re.findall(r"\]\((nbs/[^)#]+\.ipynb)", prose(ROOT/"README.md")))
+    missing = {p.relative_to(ROOT).as_posix() for p in NOTEBOOKS if p.stem != "index"} - linked
+    assert not missing, f"link them in nbs/index.ipynb: {sorted(missing)}"
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", re.sub(r"`[^`]*`|\$[^$]*\$", "", prose(path))):

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 from pathlib import Path
 from pokeidm.core import PokeidmError, read_json, seed_everything
 from pokeidm.frames import extract, open_frames
-from pokeidm.lam import LAM, HeroFinder, LAMConfig, delta_psnr, hero_loss, knows_hero, meet_hero, merge_codes
+from pokeidm.lam import ENCODERS, LAM, HeroFinder, LAMConfig, delta_psnr, hero_loss, knows_hero, meet_hero, merge_codes
 from pokeidm.motion import who_stays
 from pokeidm.metrics import DIRECTIONS, action_scores, pair_truth
 from pokeidm.train import TrainConfig, train
@@ -51,6 +51,21 @@ def test_identical_frames_are_code_zero_even_untrained(clips):
     frames = clips[1][0][:40]
     torch.manual_seed(1); lam = LAM(LAMConfig()).eval()
     assert not lam.pair_codes(frames, frames)[0].any() and lam.vectors(frames, frames).abs().max() == 0
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_keeps_the_contract(name):
+    torch.manual_seed(0); lam = LAM(LAMConfig(encoder=name)); x = torch.rand(2, 3, 80, 120)
+    seen = x[:1], x[:1].roll(3, 2)
+    for before in (x, torch.zeros_like(x)): assert not lam.encoder(before, before).any(), "equal frames"
+    z = lam.encoder(torch.cat([x, seen[0]]), torch.cat([x, seen[1]]))
+    assert z.shape == (3, lam.config.dim) and z.isfinite().all() and not z[:2].any() and z[2].any()
+    if hasattr(lam.encoder, "weight"): assert lam.encoder.weight(x).shape == (2, 80, 120)
+    if hasattr(lam.encoder, "learn"):
+        learnt, extra = lam.encoder.learn(*seen)
+        assert learnt.shape == (1, lam.config.dim) and extra.ndim == 0
+        (learnt.square().sum() + extra).backward()
+    else: z.square().sum().backward()
+    assert sum(p.grad.abs().sum() for p in lam.encoder.parameters() if p.grad is not None) > 0
 
 @pytest.mark.parametrize("wrong, says", [(dict(encoder="eyes"), "no encoder 'eyes'"), (dict(size="XL"), "no size 'XL'"), (dict(decoder="magic"), "no decoder"),
                                          (dict(inject="shout"), "inject the action"), (dict(height=44), "multiples of 8"), (dict(height=16), "24 or more")])

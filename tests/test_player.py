@@ -193,6 +193,7 @@ def test_odd_sizes_and_slow_clips_are_written(tmp_path):
         path = save_clip([np.full((9, 15, 3), 60*k, np.uint8) for k in range(4)], tmp_path/f"{fps}.mp4", fps)
         with av.open(str(path)) as video:
             frames = list(video.decode(video=0))
+            assert video.duration/1e6 == pytest.approx(4/fps, abs=1e-3)                        # the last frame is shown as long as the others
             assert (frames[0].height, frames[0].width) == (18, 30) and [f.time for f in frames] == pytest.approx([k/fps for k in range(4)], abs=1e-3)
 
 def test_the_widget_is_optional():

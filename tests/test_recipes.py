@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from types import SimpleNamespace
+from pokeidm.checkpoint import load_model
 from pokeidm.cli import main
 from pokeidm.core import PokeidmError
 from pokeidm.frames import extract
 from pokeidm.groups import Batches, write_groups
 from pokeidm.recipes import encode_video, evaluate_tokenizer, load_groups, recipe, true_shifts, watch_collapse
 from pokeidm.tokenizer import Tokenizer
-from pokeidm.train import load_model
 
 CLIP = Path(__file__).resolve().parent.parent/"data_samples/overworld_heldout.mp4"
 
@@ -47,6 +47,10 @@ def test_manifests_of_ones_own_are_used(tmp_path):
 def test_recipe_gives_way_to_flags():
     loop, batch, length = recipe("lam", batch_size=7, length=4, lr=1.0, steps=0, minutes=None)
     assert (batch, length, loop.lr) == (7, 4, 1.0) and loop.steps > 0 and recipe("lam", minutes=1)[0].steps == 0
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"length": 0}])
+def test_recipe_refuses_what_holds_nothing(settings):
+    with pytest.raises(PokeidmError, match=f"--(batch_size|num_images_in_video) {next(iter(settings.values()))} cannot"): recipe("lam", **settings)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

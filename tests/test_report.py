@@ -2,13 +2,13 @@
 import base64, csv, re
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
+from pokeidm.checkpoint import save_model
 from pokeidm.cli import main
 from pokeidm.core import PokeidmError, read_json
 from pokeidm.lam import LAM, LAMConfig
 from pokeidm.metrics import DIRECTIONS
 from pokeidm.overworld import render_clip
 from pokeidm.report import Pairs, action_report, code_report, labelled_pairs, phase_direction, probe, score_report, sections, transfer, true_pairs, untrained, write_report_html
-from pokeidm.train import save_model
 
 FREE = {"the same, shuffled", "global shift", "phase correlation", "matched motion", "untrained encoder"}
 GROUND = np.random.default_rng(0).integers(0, 255, (140, 180, 3), dtype=np.uint8)

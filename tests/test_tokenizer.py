@@ -4,10 +4,11 @@ import numpy as np
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from pokeidm.checkpoint import load_model, save_model
 from pokeidm.core import PokeidmError
 from pokeidm.layers import RMSNorm
 from pokeidm.tokenizer import SIZES, Tokenizer, TokenizerConfig, change_weights, changed_pixels, edge_loss, haar, pixel_error, to_unit
-from pokeidm.train import TrainConfig, load_model, save_model, train
+from pokeidm.train import TrainConfig, train
 
 
 def small(**changes): return TokenizerConfig(**{"height": 16, "width": 24, **changes})

@@ -1,16 +1,16 @@
 """The training loop under faults: torn checkpoints, kill -9, loss that blows up, loggers that are missing, processes that die, networks that are cut."""
 import os, shutil, signal, subprocess, sys, time, traceback
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from test_store import proxy
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from pokeidm import train as T
+from pokeidm import checkpoint as C, train as T
+from pokeidm.checkpoint import Mirror, checkpoints, load_model
 from pokeidm.core import PokeidmError
 from pokeidm.groups import Batches
-from pokeidm.train import Board, Mirror, TrainConfig, checkpoints, last_scores, load_model, train
+from pokeidm.train import Board, TrainConfig, last_scores, train
 
 @dataclass
 class LineConfig: width: int = 2; tag: str = ""
@@ -92,6 +92,34 @@ def test_a_signal_waits_for_the_update(tmp_path, number):
     torch.manual_seed(0); whole = Line(LineConfig()); train(whole, batches, config, device="cpu")
     resumed = Line(LineConfig()); train(resumed, batches, config, save_dir=tmp_path, resume=True, device="cpu")
     assert torch.equal(weights(whole), weights(resumed))
+
+def press(seconds=30.):
+    "Ctrl-C now, in the middle of something long."
+    os.kill(os.getpid(), signal.SIGINT)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: time.sleep(.01)
+
+@pytest.mark.parametrize("hit", [1, 2])                       # in the middle of the run, and at its end
+def test_an_evaluation_is_left_at_once_and_made_up_for(tmp_path, hit):
+    config, seen, began = TrainConfig(steps=20, eval_interval=10), [], time.monotonic()
+    def look(model):
+        seen.append(model)
+        if len(seen) == hit: press()
+        return {"score": float(model.layer.weight.sum())}
+    with pytest.raises(KeyboardInterrupt): train(new(Line), batches, config, save_dir=tmp_path, evaluate=look, device="cpu")
+    assert time.monotonic() < began + 20 and [p.name for p in checkpoints(tmp_path)][-1] == f"step-{10*hit:07d}"
+    again, whole = new(Line), new(Line)
+    score = lambda model: {"score": float(model.layer.weight.sum())}
+    history, expected = train(again, batches, config, save_dir=tmp_path, evaluate=score, resume=True, device="cpu"), train(whole, batches, config, evaluate=score, device="cpu")
+    scores = lambda history: [(h["step"], h["val_score"]) for h in history if "val_score" in h]
+    assert scores(history) == scores(expected) and len(scores(history)) == 2 and torch.equal(weights(whole), weights(again))
+
+def test_ctrl_c_in_the_last_moment_ends_what_comes_after(tmp_path, monkeypatch):
+    import pokeidm.train as module
+    log = module._log
+    monkeypatch.setattr(module, "_log", lambda *args: (log(*args), press(.1)))         # when it is known that this update is the last
+    with pytest.raises(KeyboardInterrupt): train(new(Line), batches, TrainConfig(steps=5), save_dir=tmp_path, device="cpu")
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-0000005"]
 
 def test_what_is_not_finite_is_never_saved(tmp_path):
     def bad(step): return np.full((8, 2), np.nan if step >= 12 else 1.0, np.float32)
@@ -236,7 +264,7 @@ def launch(code, *launcher):
     return subprocess.run([sys.executable, *(launcher or ("-m", "torch.distributed.run", "--nproc_per_node", "2")), code], env=env, capture_output=True, text=True, timeout=180)
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
-    (tmp_path/"work.py").write_text(f"from test_train import *\nworker(Path({str(tmp_path)!r}))\n")
+    (tmp_path/"work.py").write_text(f"from pathlib import Path\nfrom test_train import worker\nworker(Path({str(tmp_path)!r}))\n")
     done = launch(str(tmp_path/"work.py"))
     assert done.returncode == 0, done.stderr[-3000:]
     ours = [torch.load(tmp_path/f"result-{r}.pt") for r in (0, 1)]
@@ -262,7 +290,9 @@ try: train(new(Line), dying, TrainConfig(steps=20, save_interval=5), save_dir={o
 except PokeidmError as e: sys.exit(f"pokeidm: {{e}}")
 """
 
-def test_a_process_that_dies_ends_the_run_with_one_line(tmp_path):
+@pytest.mark.parametrize("split", ["false", "true"])
+def test_a_process_that_dies_ends_the_run_with_one_line(tmp_path, monkeypatch, split):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", split)
     (tmp_path/"work.py").write_text(DYING.format(out=str(tmp_path/"run")))
     done = launch(str(tmp_path/"work.py"))
     said = [line for line in done.stderr.splitlines() if "pokeidm: " in line]
@@ -282,11 +312,11 @@ def test_from_a_notebook(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert torch.equal(torch.load(tmp_path/"0.pt"), torch.load(tmp_path/"1.pt")) and [p.name for p in checkpoints(tmp_path)] == ["step-0000006"]
 
-def test_a_split_model_is_refused(monkeypatch):
+def test_other_ways_to_spread_a_model_are_refused(monkeypatch):
     import accelerate
     from accelerate.utils import DistributedType
-    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(PokeidmError, match="FSDP.*MULTI_GPU"): train(new(), batches, TrainConfig(steps=2), device="cpu")
+    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", DistributedType.DEEPSPEED)
+    with pytest.raises(PokeidmError, match="DEEPSPEED.*MULTI_GPU or FSDP"): train(new(), batches, TrainConfig(steps=2), device="cpu")
 
 
 # --- the best one, the clock, the speed ---
@@ -412,12 +442,12 @@ def test_what_never_arrived_is_named_and_sent_by_the_next_run(s3, proxy, tmp_pat
 def test_a_folder_that_vanishes_takes_no_copies_with_it(s3, tmp_path):
     mirror = Mirror("s3://bucket/run")
     train(new(Line), batches, TrainConfig(steps=10, save_interval=5), save_dir=tmp_path/"run", device="cpu", mirror=mirror)
-    shutil.rmtree(tmp_path/"run"); mirror.due.add("step-0000010"); T._send_due(mirror)
+    shutil.rmtree(tmp_path/"run"); mirror.due.add("step-0000010"); C._catch_up(mirror)
     assert objects(s3) == three(5, 10)
 
 @pytest.mark.parametrize("name", ["step-..\\..\\x", "step-zzz", "step-"])
 def test_only_checkpoints_are_brought(s3, tmp_path, name):
-    for f in T._FILES: s3.put_object(Bucket="bucket", Key=f"run/{name}/{f}", Body=b"{}")
+    for f in C.FILES: s3.put_object(Bucket="bucket", Key=f"run/{name}/{f}", Body=b"{}")
     train(new(Line), batches, TrainConfig(steps=2), save_dir=tmp_path/"run", resume=True, device="cpu", mirror=Mirror("s3://bucket/run"))
     assert [p.name for p in (tmp_path/"run").iterdir()] == ["step-0000002"] and len(objects(s3)) == 6
 

@@ -6,7 +6,7 @@ from pokeidm.core import PokeidmError
 from pokeidm.dit import DiT, DiTConfig, connect, make_drafts, new_caches
 from pokeidm.quant import NoQuant
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
-from pokeidm.world import Game, World, carry_detail, decode, encode, evaluate_world, key_codes, next_frame_scores, next_latents, record, rollout, rollout_scores, steering
+from pokeidm.world import Game, World, decode, encode, evaluate_world, key_codes, next_frame_scores, next_latents, record, rollout, rollout_scores, settled, steering
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_screen_scrolls_as_the_pressed_action_says(clips):
                             encode=lambda x: (F.pixel_unshuffle(x, 2).movedim(2, -1), None), decode=lambda z: F.pixel_shuffle(z.movedim(-1, 2), 2).clamp(0, 1))
     dit = DiT(DiTConfig(grid=(8, 12), latent_dim=12, width=32, depth=1, heads=2, scrolls=[(0, 0), (3, 0), (0, -5)] + [(0, 0)]*5))
     scrolls = World.__new__(World); torch.nn.Module.__init__(scrolls)
-    scrolls.dit, scrolls.window, scrolls.snap, scrolls.detail, scrolls.names = dit, 2, False, .1, {}; object.__setattr__(scrolls, "tokenizer", exact)
+    scrolls.dit, scrolls.window, scrolls.snap, scrolls.detail, scrolls.names = dit, 2, False, 0, {}; object.__setattr__(scrolls, "tokenizer", exact)
     played = rollout(scrolls, clips[:1, :2], [[4, 1, 2]])[0]
     now, share = clips[0, 1].astype(float), torch.tensor(3.).sigmoid().item()
     for frame, (dy, dx) in zip(played, ((3, 0), (0, -5))):
@@ -76,16 +76,39 @@ def test_the_screen_scrolls_as_the_pressed_action_says(clips):
         assert np.abs(frame - now).max() < 1.5
         now = frame.astype(float)
 
-def test_detail_is_carried_where_the_latents_are_the_same_and_nowhere_else():
-    "A tokenizer that keeps the mean of 2 x 2 pixels loses all detail; it comes back with the draft that was taken, at each place."
-    blocky = SimpleNamespace(decode=lambda z: z.movedim(-1, 2).repeat_interleave(2, -1).repeat_interleave(2, -2))
+def test_known_places_keep_their_own_pixels():
+    "Of a tokenizer that keeps the mean of 2 x 2 pixels, what is a draft's has the draft's pixels; what came in is the last draft's, whatever is predicted; the rest is decoded, or a sight."
+    blocky = SimpleNamespace(grid=(4, 6), decode=lambda z: z.movedim(-1, 2).repeat_interleave(2, -1).repeat_interleave(2, -2))
     torch.manual_seed(0)
-    two = torch.rand(1, 1, 2, 3, 8, 12)*.5 + torch.tensor([0., .5])[:, None, None, None]
-    drafts = F.avg_pool2d(two.flatten(0, 2), 2).view(1, 1, 2, 3, 4, 6).movedim(3, -1)
-    go = lambda latents: carry_detail(blocky, latents, drafts, two, 1e-3)
-    for c in (0, 1): assert torch.allclose(go(drafts[:, :, c]), two[:, :, c], atol=.02)
-    neither = torch.full_like(drafts[:, :, 0], .5)
-    assert torch.allclose(go(neither), blocky.decode(neither), atol=.02)
+    pooled = lambda x: F.avg_pool2d(x.flatten(0, -4), 2).unflatten(0, x.shape[:-3]).movedim(-3, -1)
+    two, sights = torch.rand(1, 1, 2, 3, 8, 12)*.5 + torch.tensor([0., .5])[:, None, None, None], torch.rand(4, 3, 8, 12)
+    world = SimpleNamespace(tokenizer=blocky, detail=1e-3, recall=0., sights=range(4), memories=lambda: (pooled(sights), sights))
+    drafts, still = pooled(two), torch.zeros(1, 1, 2, dtype=torch.long)
+    go = lambda latents, shifts=still: settled(world, latents, drafts, two, shifts)
+    for c in (0, 1): assert torch.allclose(go(drafts[:, :, c])[1], two[:, :, c], atol=.02) and torch.equal(go(drafts[:, :, c])[0], drafts[:, :, c])
+    other = pooled(sights)[2][None, None]
+    assert torch.allclose(go(other)[1], blocky.decode(other), atol=.02)
+    world.recall = 1e-3
+    assert torch.allclose(go(other)[1][0, 0], sights[2], atol=.02)
+    edge = go(other, torch.tensor([[[0, -3]]]))
+    assert torch.equal(edge[0][..., 4:, :], drafts[:, :, 1, :, 4:]) and torch.allclose(edge[1][..., -2:], two[:, :, 1, ..., -2:], atol=.02) and torch.equal(edge[0][..., :4, :], pooled(sights)[2][None, None][..., :4, :])
+
+def test_who_goes_back_finds_what_he_left(clips):
+    "An exact world over noise: six steps away and six back, and all that left the screen is there again."
+    exact = SimpleNamespace(grid=(8, 12), quantizer=NoQuant(12), config=SimpleNamespace(height=16, width=24), parameters=lambda: iter(()),
+                            encode=lambda x: (F.pixel_unshuffle(x, 2).movedim(2, -1), None), decode=lambda z: F.pixel_shuffle(z.movedim(-1, 2), 2).clamp(0, 1))
+    dit = DiT(DiTConfig(grid=(8, 12), latent_dim=12, width=32, depth=1, heads=2, scrolls=[(0, 0), (0, -2), (0, 2)] + [(0, 0)]*5))
+    dit.first[1] = 50.                                    # the scrolled draft, nothing else
+    world = World.__new__(World); torch.nn.Module.__init__(world)
+    world.dit, world.window, world.snap, world.detail, world.recall, world.names, world.sights = dit, 2, False, 1., 0., {}, (); object.__setattr__(world, "tokenizer", exact)
+    frame = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    there = rollout(world, frame[None, None], [[1]*3])[0, -1]
+    assert np.array_equal(there[:, :18], frame[:, 6:]) and not np.array_equal(there[:, 18:], np.repeat(frame[:, -1:], 6, 1))
+    back = rollout(world, frame[None, None], [[1]*3 + [2]*3])[0, -1]
+    assert np.abs(back.astype(float) - frame).mean() < 1
+    world.detail = 0.
+    lost = rollout(world, frame[None, None], [[1]*3 + [2]*3])[0, -1]
+    assert np.abs(lost.astype(float) - frame).mean() > 10
 
 def test_a_key_plays_the_code_that_scrolls(world):
     names = {0: "none", 5: "up", 6: "up", 1: "up", 7: "left"}
@@ -138,8 +161,8 @@ def test_evaluation_is_json_whatever_the_groups(world, clips):
 
 def test_save_and_load(world, clips, tmp_path):
     world.names = {0: "none", 3: "left"}
-    kept = World.load(World(world.tokenizer, world.dit, snap=True, detail=.25, starts=clips[:, :2]).save(tmp_path/"v"))
-    assert kept.detail == .25 and kept.dit.config.scrolls == world.dit.config.scrolls and np.array_equal(kept.starts, clips[:, :2])
+    kept = World.load(World(world.tokenizer, world.dit, snap=True, detail=.25, recall=.5, starts=clips[:, :2], sights=clips[:2, 0]).save(tmp_path/"v"))
+    assert (kept.detail, kept.recall) == (.25, .5) and np.array_equal(kept.sights, clips[:2, 0]) and kept.dit.config.scrolls == world.dit.config.scrolls and np.array_equal(kept.starts, clips[:, :2])
     (tmp_path/"v"/"starts.npy").write_bytes(b"no frames")
     with pytest.raises(PokeidmError, match="start frames"): World.load(tmp_path/"v")
     again = World.load(world.save(tmp_path/"w"))
