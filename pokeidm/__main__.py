@@ -1,5 +1,6 @@
 """`python -m pokeidm` and the command `pokeidm`: what has to be there before anything is imported, and when all is done."""
 import atexit, os, signal, sys, time
+from contextlib import suppress
 
 
 def _leave(*_):
@@ -23,12 +24,16 @@ def run():
         from pokeidm.cli import main
         sys.exit(main())
     signal.signal(signal.SIGINT, _leave)
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)              # the last of all to be called
+    status = None
+    @atexit.register
+    def last():                                                                # the first to be registered is the last to be called
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with suppress(OSError, ValueError): sys.stdout.flush()
+        if status == 130: os._exit(130)                                        # CPython would end by the signal, had it come within an exec, as of a dataclass
     from pokeidm.cli import main
     signal.signal(signal.SIGINT, _once())
     status, ended = main(), time.monotonic()
     signal.signal(signal.SIGINT, lambda *_: time.monotonic() > ended + 1 and os._exit(status or 130))
-    exec("")                                                                   # or CPython ends by the signal, if it came within an exec, as of a dataclass
     sys.exit(status)
 
 

@@ -85,6 +85,7 @@ def _start_worker():
 
 def _end(*_):
     "Whatever this was in the middle of is cleaned up, and has no more to say."
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)      # the pool sends another as soon as one worker is gone: it must not break into the cleaning up
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(1)
 

@@ -75,7 +75,7 @@ def wait(what, seconds):
     return True
 
 def interrupt(words, folder, moment, sent):
-    "Run `pokeidm words` as a shell does, and press Ctrl-C at `moment`, as a terminal does: its workers get it too. Returns what it said."
+    "Run `pokeidm words` as a shell does, and press Ctrl-C at `moment`, as a terminal does: its workers get it too. Returns what it said, or None if it was done before."
     twice, moment = moment.startswith("twice "), moment.removeprefix("twice ")
     before = seen(folder, moment)
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)                     # a background shell ignores it
@@ -83,7 +83,8 @@ def interrupt(words, folder, moment, sent):
                                stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard)
     try:
         wait(lambda: process.poll() is not None or reached(moment, process, folder, sent, before), 120)
-        assert process.poll() is None, f"it was over before {moment}: {process.stderr.read()[-2000:]}"
+        if process.poll() == 0: return None                                              # this machine had something else to do
+        assert process.poll() is None, process.stderr.read()[-2000:]
         for _ in range(1 + twice):
             if process.poll() is None: os.killpg(process.pid, signal.SIGINT)
             time.sleep(.05*twice)
@@ -103,12 +104,17 @@ def test_ctrl_c_at_any_moment(name, home, tmp_path, monkeypatch, s3):
     def finish():
         assert main(words.split()) == 0
         return stored() if name == "sync" else made(folder, home)
-    shutil.copytree(home, folder); monkeypatch.chdir(folder)
-    whole = finish()
-    monkeypatch.chdir(tmp_path); shutil.rmtree(folder); shutil.copytree(home, folder); monkeypatch.chdir(folder)      # in the same place: frames know where they are from
-    for key in stored(): s3.delete_object(Bucket="bucket", Key=key)
+    def begin():                                                # always in the same place: frames know where they are from
+        monkeypatch.chdir(tmp_path); shutil.rmtree(folder, ignore_errors=True); shutil.copytree(home, folder); monkeypatch.chdir(folder)
+        for key in stored(): s3.delete_object(Bucket="bucket", Key=key)
+    begin(); whole = finish()
+    begin()
     for moment in moments:
-        said = interrupt(words, folder, moment, stored)
+        for _ in range(5):
+            said = interrupt(words, folder, moment, stored)
+            if said is not None: break
+            begin()
+        assert said is not None, f"five times it was done before {moment}"
         assert len(said.splitlines()) == 1 and said.startswith("pokeidm: interrupted"), said
         there = stored() if name == "sync" else made(folder, home)
         hidden = [k for k in there if any(part.startswith(".") for part in k.split("/"))]

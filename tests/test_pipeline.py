@@ -3,9 +3,10 @@ import json, multiprocessing, os, random, shutil, signal, subprocess, sys, threa
 from html.parser import HTMLParser
 from pathlib import Path
 import pytest
+from pokeidm import core
 from pokeidm.core import PokeidmError, read_json, write_json
 from pokeidm.frames import extract, list_videos, open_frames, truth_of
-from pokeidm.pipeline import clean_videos, extract_all, run_all, summary
+from pokeidm.pipeline import _attempt, _local_pool, clean_videos, extract_all, run_all, summary
 from clips import clip, game
 
 def files(root): return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -147,6 +148,21 @@ def test_ctrl_c_ends_the_workers_and_leaves_nothing_half(tmp_path):
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
     assert not list(tmp_path.glob("pokemon_frames/toy/.*"))
+
+def hold(folder, seconds):
+    "Write something, and take `seconds` to clear it away when told to end."
+    remove = core._remove
+    core._remove = lambda path: (time.sleep(seconds), remove(path))
+    with core.atomic_path(Path(folder)/"x") as tmp: tmp.write_text("half"); time.sleep(60)
+
+def test_a_worker_that_clears_up_is_not_disturbed_by_the_end_of_another(tmp_path):
+    "The pool tells all the others to end, once more, as soon as it finds one gone."
+    with pytest.raises(KeyboardInterrupt), _local_pool(2) as pool:
+        for seconds in (0, 2): pool.submit(_attempt, hold, [(str(tmp_path), seconds)], {})
+        while len(list(tmp_path.glob(".x.*"))) < 2: time.sleep(.01)
+        raise KeyboardInterrupt
+    while multiprocessing.active_children(): time.sleep(.05)
+    assert not list(tmp_path.glob(".x.*"))
 
 def mutations(data, count, seed=0):
     "`count` damaged versions of a file: cut short, bytes flipped, a piece doubled, zeroed or lost, empty."
