@@ -12,7 +12,7 @@ from collections import defaultdict, namedtuple
 from importlib.resources import files
 from pathlib import Path
 
-from .core import PokeidmError, read_json, safe_name, write_json
+from .core import PokeidmError, read_json, safe_name, without_password, write_json
 
 # %% ../nbs/05_scrape.ipynb #5b76a59a
 CONSOLES = {"GB": (144, 360), "GBA": (160, 360), "DS": (384, 720)}      # lines of the console's picture, lines to fetch
@@ -122,7 +122,7 @@ def _link(info):
     links = [f.get("url") for f in info.get("formats") or []]
     one = links and (len(links) == 1 or info.get("extractor_key") == "HTML5MediaEmbed")
     link = links[0] if one else info.get("original_url") or info.get("url") or info.get("webpage_url") or info.get("id")
-    return str(link).split("#__youtubedl_smuggle")[0]
+    return without_password(str(link).split("#__youtubedl_smuggle")[0])
 
 def _name(info, game):
     "Give a video's `info` its id and its place below the raw folder, `<game>/<title>.<id>`, stable and safe."
@@ -148,7 +148,7 @@ def _facts(info, game):
     "The sidecar of a video from yt-dlp's `info`."
     chapters = [{"start": _number(c.get("start_time")) or 0.0, "end": _number(c.get("end_time")), "title": _text(c.get("title")) or ""}
                 for c in info.get("chapters") or []]
-    return {"version": 1, "id": _text(info["id"]), "url": str(info.get("webpage_url") or _link(info)).split("#__youtubedl_smuggle")[0],
+    return {"version": 1, "id": _text(info["id"]), "url": without_password(str(info.get("webpage_url") or _link(info)).split("#__youtubedl_smuggle")[0]),
             "title": _text(info.get("title")), "uploader": _text(info.get("uploader") or info.get("channel")), "uploaded": _day(info),
             "license": _text(info.get("license")), "seconds": _number(info.get("duration")),
             "fetched": datetime.date.today().isoformat(), "game": game, "chapters": chapters}
@@ -186,7 +186,7 @@ def bad_spans(video, game, games=None):
 # %% ../nbs/05_scrape.ipynb #36c1302d
 def _reason(error):
     "The first line of a yt-dlp error, without its ornaments."
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0].strip()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", without_password(error)).strip().split("\n")[0].strip()
     return re.sub(r"^ERROR:\s*| \(caused by .*", "", text).split("; please report this issue")[0][:300] or type(error).__name__
 
 def _causes(error):

@@ -17,7 +17,7 @@ from pathlib import Path
 try: import fcntl
 except ImportError: fcntl = None      # type: ignore[assignment]  # Windows
 
-from .core import PokeidmError, atomic_path, progress
+from .core import PokeidmError, atomic_path, progress, without_password
 
 # %% ../nbs/09_store.ipynb #7761a1b5
 def check_key(key):
@@ -90,7 +90,7 @@ def _code(error): return (getattr(error, "response", None) or {}).get("Error", {
 def _explain(error, bucket, key, endpoint):
     "One line: what went wrong, and how to mend it."
     line = _MEND.get(_code(error), "S3 failed on '{key}' in bucket '{bucket}' ({code}: {error}): try again later")
-    return line.format(code=_code(error), bucket=bucket, key=key or "(the listing)", endpoint=endpoint, error=str(error).split("\n")[0])
+    return without_password(line.format(code=_code(error), bucket=bucket, key=key or "(the listing)", endpoint=endpoint, error=str(error).split("\n")[0]))
 
 # %% ../nbs/09_store.ipynb #ac14e28d
 class _Damaged(Exception): "The bytes that arrived are not the bytes that were sent."
@@ -145,7 +145,7 @@ def _connect():
     # only the mode of the retries is set, so that AWS_MAX_ATTEMPTS still counts
     config = Config(retries={"mode": "standard"}, max_pool_connections=64, **_TIMEOUTS)
     try: return boto3.session.Session().client("s3", config=config)     # the default session would keep credentials it once found
-    except ValueError as e: raise PokeidmError(f"cannot use this S3 address ({e}): check AWS_ENDPOINT_URL") from None
+    except ValueError: raise PokeidmError("cannot use this S3 address: check that AWS_ENDPOINT_URL is like https://host:port") from None
 
 # %% ../nbs/09_store.ipynb #96e3ba36
 def _failure(bucket, error, key):
