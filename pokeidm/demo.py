@@ -238,6 +238,7 @@ def _own_pictures(frames_dir, lengths=(18, 2), most=8):
     groups = next(g for n in lengths for g in reversed(found[n]) if g is not None and len(g))
     return {"starts": groups.batch(evenly(np.arange(len(groups)), most)), "sights": own_frames(found[2][0])}
 
+# %% ../nbs/29_demo.ipynb #04ff7205
 def own_frames(groups, most=48):
     "Up to `most` frames of `groups`, the sights of a world."
     return groups.batch(evenly(np.arange(len(groups)), most))[:, 0] if groups is not None and len(groups) else ()

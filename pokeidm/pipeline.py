@@ -93,6 +93,7 @@ def _follow_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
 
+# %% ../nbs/11_pipeline.ipynb #ad33753d
 @contextmanager
 def _deaf():
     "Ctrl-C waits for the end of this, and processes started in here never hear it, not even before `_start_worker` runs in them."

@@ -299,6 +299,7 @@ def _read_groups(args, length):
             print(f"the groups are those of {there[0].name}, whatever --split says: move it away to split anew")
     return load_groups(frames_dir, length, args.split, args.seed, drop=DROP["lam"] if args.model == "lam" else (), fetch=fetch)
 
+# %% ../nbs/26_recipes.ipynb #f3caa62d
 def _places(args):
     "Where things go, and where the run goes on from: (save_dir, checkpoint_dir, resume)."
     save_dir = Path(args.save_dir or f"runs/{args.model}")

@@ -381,6 +381,7 @@ def _kept_signals():
     finally:
         for s, handler in before.items(): signal.signal(s, handler or signal.SIG_DFL)
 
+# %% ../nbs/17_train.ipynb #76ad82cf
 @contextmanager
 def _at_once(asked, alone):
     "Nothing in here is worth waiting for, unless several processes have to agree."
@@ -538,6 +539,7 @@ def _evaluate(run, asked, evaluate, board):
     if board: board.log(run.step, found, "val")
     return time.perf_counter() - began
 
+# %% ../nbs/17_train.ipynb #ee95d436
 def last_scores(history):
     "The numbers of the last evaluation in `history`, without their `val_`; empty if there was none."
     found = [h for h in history if any(k.startswith("val_") for k in h)]

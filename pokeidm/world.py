@@ -108,6 +108,7 @@ def encode(tokenizer, frames, shifts=None):
     x = as_pictures(frames, next(tokenizer.parameters(), torch.zeros(0)).device)
     return encoded(tokenizer, x if shifts is None else moved(x, shifts))
 
+# %% ../nbs/24_world.ipynb #c4a95784
 @torch.no_grad()
 def decode(tokenizer, latents):
     "Frames `uint8 [B, T, H, W, 3]` of latents."
@@ -314,6 +315,7 @@ def save_world(world, folder):
 
 _PICTURES = ("starts", "sights")
 
+# %% ../nbs/24_world.ipynb #bf3b4e2a
 def load_world(folder: str | Path, device: str | torch.device = "cpu") -> World:
     "The world saved in `folder`, ready to play. Raises `PokeidmError` if there is none."
     saved = read_json(Path(folder)/"config.json")
