@@ -56,6 +56,16 @@ def reference(module):
     return f"# {module}\n\n::: pokeidm.{module}\n"
 
 
+def names():
+    "The page of the names that a user may rely on, each with where it is told."
+    lines = ["# Names to rely on", "", "All else may change at any time."]
+    for line in (ROOT/"pokeidm/__init__.pyi").read_text(encoding="utf-8").splitlines()[1:]:
+        if line.startswith("# "): lines += ["", f"## {line[2:]}", ""]
+        if found := re.match(r"from \.(\w+) import (.+)", line):
+            lines += [f"- [`{name}`]({found[1]}.md#pokeidm.{found[1]}.{name})" for name in re.findall(r"as (\w+)", found[2])]
+    return "\n".join(lines) + "\n"
+
+
 def write_sources(folder):
     "Every page as Markdown in `folder`; returns the order in which they are shown."
     import shutil
@@ -69,6 +79,7 @@ def write_sources(folder):
         for picture, data in pictures.items(): (target.parent/picture).write_bytes(data)
         if path.stem != "index": nav[name.parts[0].capitalize() if len(name.parts) > 1 else "Notebooks"].append({path.stem: f"nbs/{name.as_posix()}"})
     (folder/"reference").mkdir()
+    (folder/"reference/names.md").write_text(names(), encoding="utf-8"); nav["Reference"].append({"names to rely on": "reference/names.md"})
     for path in sorted((ROOT/"pokeidm").glob("[a-z]*.py")):
         (folder/"reference"/f"{path.stem}.md").write_text(reference(path.stem), encoding="utf-8"); nav["Reference"].append({path.stem: f"reference/{path.stem}.md"})
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "data_samples/README.md"):

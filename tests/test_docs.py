@@ -1,7 +1,7 @@
 """What is written is true: commands parse, links lead somewhere, nothing that is loaded can run code, and the pages can be built."""
 import ast, json, re, shlex
 from pathlib import Path
-import pytest
+import pokeidm, pytest
 from pokeidm.cli import COMMANDS, _underscores, make_parser
 from pokeidm.core import PokeidmError
 
@@ -77,6 +77,7 @@ def test_the_pages_can_be_built_and_their_links_are_whole(docs, tmp_path):
         for target in re.findall(r'(?:href|src)="([^"#?]+)', text):
             assert re.match(r"\w+:|//|/", target) or ((tmp_path/name).parent/target).exists(), (name, target)
     assert "‖soft − hard‖" in pages["reference/quant.html"] and "<math" in pages["nbs/14_quant.html"] and "collapsed" in pages["nbs/14_quant.html"]      # a docstring, a formula, an output
+    assert all(f'.{name}"><code>' in pages["reference/names.html"] for name in pokeidm.__all__)
     assert "make_quantizer" in (tmp_path/"search/search_index.json").read_text(encoding="utf-8")
     assert before == {p: p.read_bytes() for p in NOTEBOOKS}
 
