@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHARES', 'FPS', 'HEIGHT', 'STYLE', 'PLAY', 'sample_videos', 'Stages', 'claim', 'extract_videos', 'true_actions',
            'write_report', 'walk_every_code', 'draw', 'prepare', 'train_all', 'evaluate', 'run_demo', 'open_world',
-           'own_frames', 'parse_actions', 'play']
+           'own_sights', 'parse_actions', 'play']
 
 # %% ../nbs/29_demo.ipynb #8a964f9f
 import base64, html, importlib.util, json, shutil, subprocess, sys, time
@@ -17,6 +17,7 @@ from .core import PokeidmError, atomic_path, choose_device, progress, read_json,
 from .dit import DiT
 from .frames import extract, truth_of
 from .groups import evenly
+from .memory import what_stays
 from .metrics import DIRECTIONS, pair_truth
 from .overworld import SAMPLES, make_samples
 from .player import as_clips
@@ -190,7 +191,7 @@ def evaluate(out, sources, groups, models, device, stages, clips=24):
         truth = truth if truth is None else truth[pick]
         lam_scores, baselines = evaluate_lam(lam, pairs, truth)
         tokenizer_scores, decoded = evaluate_tokenizer(tokenizer, pairs, device)
-        world = World(tokenizer, models["dit"], lam.names, sights=own_frames(groups[2][0])).to(device).eval()
+        world = World(tokenizer, models["dit"], lam.names, **own_sights(groups[2][0], tokenizer.grid)).to(device).eval()
         world_scores = evaluate_world(world, lam, groups[18][1] or held_out, pairs=8*clips, clips=clips)
         pictures = draw(out, world, lam, pairs, decoded, lam_scores.get("counts"))
     report = {"tokenizer": tokenizer_scores, "lam": lam_scores, "world": world_scores, "baselines": baselines,
@@ -228,20 +229,22 @@ def open_world(run, device="auto"):
     if is_world(run): return load_world(run, device), load_lam(run/"lam", device) if (run/"lam").is_dir() else None
     tokenizer, dit = (load_model(cls, finished_model(run/name), device) for cls, name in ((Tokenizer, "tokenizer"), (DiT, "dit")))
     lam = load_lam(run/"lam", device)
-    own = _own_pictures(run/"frames") if (run/"frames").is_dir() else {}
+    own = _own_pictures(run/"frames", tokenizer.grid) if (run/"frames").is_dir() else {}
     return World(tokenizer, dit, lam.names, **own).to(device).eval(), lam
 
-def _own_pictures(frames_dir, lengths=(18, 2), most=8):
+def _own_pictures(frames_dir, grid, lengths=(18, 2), most=8):
     """Clips to start from, up to `most`, of the video that was held out, or else of the other: of 18 frames, or shorter ones if it has none. And frames
     of the video that was learnt from."""
     found = {n: load_groups(frames_dir, n) for n in lengths}
     groups = next(g for n in lengths for g in reversed(found[n]) if g is not None and len(g))
-    return {"starts": groups.batch(evenly(np.arange(len(groups)), most)), "sights": own_frames(found[2][0])}
+    return {"starts": groups.batch(evenly(np.arange(len(groups)), most)), **own_sights(found[2][0], grid)}
 
 # %% ../nbs/29_demo.ipynb #04ff7205
-def own_frames(groups, most=48):
-    "Up to `most` frames of `groups`, the sights of a world."
-    return groups.batch(evenly(np.arange(len(groups)), most))[:, 0] if groups is not None and len(groups) else ()
+def own_sights(groups, grid, most=48, pairs=400):
+    "Of the pairs `groups` up to `most` frames, the sights of a world, and which latents of its `grid` have their place on the screen."
+    if groups is None or not len(groups): return {}
+    some = lambda n: groups.batch(evenly(np.arange(len(groups)), n))
+    return {"sights": some(most)[:, 0], "stays": what_stays(some(pairs), grid)}
 
 def parse_actions(text, world):
     "Codes from a list of numbers and button names. Raises `PokeidmError` for what is neither."

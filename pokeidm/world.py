@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['key_codes', 'World', 'as_pictures', 'moved', 'encoded', 'encode', 'decode', 'there_and_back', 'on_grid',
-           'next_latents', 'settled', 'as_frames', 'Game', 'rollout', 'next_frame_scores', 'rollout_scores', 'steering',
-           'latency', 'evaluate_world', 'label_clips', 'save_world', 'load_world', 'is_world', 'record']
+           'next_latents', 'remembered', 'settled', 'as_frames', 'Game', 'rollout', 'next_frame_scores',
+           'rollout_scores', 'steering', 'latency', 'evaluate_world', 'label_clips', 'save_world', 'load_world',
+           'is_world', 'record']
 
 # %% ../nbs/24_world.ipynb #8531752a
 import time
@@ -19,7 +20,7 @@ from .core import PokeidmError, atomic_path, read_json, write_json
 from .dit import DiT, make_drafts, new_caches, peek
 from .flow import sample
 from .groups import SCROLL, evenly
-from .memory import came_in, choose, compose, continued, recalled
+from .memory import Map, came_in, choose, compose, recalled, recalled_whole, stood_still
 from .metrics import DIRECTIONS, camera_codes, changed, changed_psnr, phase_correlation, psnr, ssim
 from .motion import shifted
 from .tokenizer import Tokenizer
@@ -31,12 +32,14 @@ class _Models(nn.Module):
     "The two models of a world and how they are used."
     game: "Game | None"
     _memories: tuple[torch.Tensor, torch.Tensor] | None
+    stays: torch.Tensor
     def __init__(self, tokenizer: Tokenizer, dit: DiT, names: dict | None = None, window: int = 2, snap: bool = False,
-                 detail: float = 0.1, recall: float = 0.6, starts: np.ndarray | tuple = (), sights: np.ndarray | tuple = ()):
+                 detail: float = 0.1, recall: float = 0.6, starts: np.ndarray | tuple = (), sights: np.ndarray | tuple = (), stays: np.ndarray | tuple = ()):
         super().__init__()
         self.detail, self.recall, self.starts, self.sights = detail, recall, starts, sights
         self.tokenizer, self.dit, self.game, self._memories = tokenizer, dit, None, None
         self.names, self.window, self.snap = {int(k): str(v) for k, v in (names or {}).items()}, window, snap
+        self.register_buffer("stays", torch.as_tensor(np.asarray(stays if len(stays) else np.zeros(tokenizer.grid), bool)), persistent=False)
         got, expected = (*tokenizer.grid, tokenizer.quantizer.dim), (*dit.config.grid, dit.config.latent_dim)
         if getattr(tokenizer.config, "temporal", False): raise PokeidmError("a world needs a tokenizer of single frames: train one without --temporal")
         if got != expected: raise PokeidmError(f"the tokenizer makes latents {list(got)}, the world model reads {list(expected)}: train them together")
@@ -67,7 +70,7 @@ def key_codes(world, names=None):
 class World(_Models):
     """A playable world. `names` says what a code seems to do, `window` how many past frames are seen, `snap` puts latents on the tokenizer's grid,
     `detail` and `recall`: how near (mean squared difference) a latent has to be to a draft's, or to that of one of the `sights uint8 [M, H, W, 3]`, to be taken to be it (0: never; see `settled`);
-    `starts`: clips `uint8 [n, L, H, W, 3]` that a game may begin at.
+    `starts`: clips `uint8 [n, L, H, W, 3]` that a game may begin at; `stays`, bool `[h, w]`: the latents of what has its place on the screen and is no ground (`what_stays`).
 
     Frames are `uint8 [H, W, 3]` (NumPy), actions codes in `[0, K)`. Raises `PokeidmError` if tokenizer and transformer do not fit.
     """
@@ -138,18 +141,40 @@ def next_latents(world, drafts, actions, caches, steps=4, guidance=1.0, temperat
     return on_grid(world, sample(predict, noise, steps, target=world.dit.config.target))
 
 # %% ../nbs/24_world.ipynb #62dcc7da
-@torch.no_grad()
-def settled(world, latents, drafts, pictures, shifts):
-    """The next frame for good, latents `[B, 1, h, w, d]` and picture float `[B, 1, 3, H, W]`: predicted `latents`, where they are neither near to one of the `drafts [B, 1, C, h, w, d]`,
-    of which we have the `pictures [B, 1, C, 3, H, W]`, nor to a sight of the world. What came in by the `shifts [B, 1, 2]` (None: unknown) is the last draft's."""
-    predicted, drafts, pictures = latents[:, 0], drafts[:, 0], pictures[:, 0]
-    own, other, error = recalled(predicted, *world.memories()) if len(world.sights) else (predicted, pictures[:, 0], predicted.new_full(predicted.shape[:3], torch.inf))
-    choice, C = choose(predicted, drafts, world.detail), drafts.shape[1]
+def remembered(world, predicted, drafts, pictures, choice, stays):
+    """Of places `choice [B, h, w]` that are no draft's (C), those that are near to a sight: latents and pictures to take there, and the choice, in which the others are C + 1.
+    What `stays`, bool `[B, h, w]`, is one sight's, or as it was in the first draft."""
+    C = drafts.shape[1]
+    if not len(world.sights): return predicted, pictures[:, 0], torch.where(choice == C, C + 1, choice)
+    sights, seen = world.memories()
+    own, other, error = recalled(predicted, sights, seen)
     choice = torch.where((choice == C) & (error >= world.recall), C + 1, choice)
-    if shifts is not None: choice = torch.where(came_in(shifts[:, 0], pictures.shape[-2:], world.tokenizer.grid), C - 1, choice)
+    if not stays.any(): return own, other, choice
+    which, error = recalled_whole(predicted, world.stays, sights)
+    same = ((predicted - drafts[:, 0])[:, world.stays].square().mean((1, 2)) < error)[:, None, None, None]
+    own = torch.where(stays[..., None], torch.where(same, drafts[:, 0], sights[which]), own)
+    other = torch.where(_large(stays, seen)[:, None], torch.where(same, pictures[:, 0], seen[which]), other)
+    return own, other, torch.where(stays, C, choice)
+
+def _large(where, pictures):
+    "Places `[…, h, w]` as pixels of `pictures`, bool `[…, H, W]`."
+    return F.interpolate(where.float().view(1, -1, *where.shape[-2:]), pictures.shape[-2:])[0].view(*where.shape[:-2], *pictures.shape[-2:]) > 0
+
+#| export
+@torch.no_grad()
+def settled(world, latents, drafts, pictures, shifts, stays):
+    """The next frame for good, latents `[B, 1, h, w, d]` and picture float `[B, 1, 3, H, W]`: predicted `latents`, where they are neither near to one of the `drafts [B, 1, C, h, w, d]`,
+    of which we have the `pictures [B, 1, C, 3, H, W]`, nor to a sight of the world. What came in by the `shifts [B, 1, 2]` (None: unknown) is the last draft's, what `stays`, bool `[B, h, w]`, is recalled as one.
+    And what each place is, int64 `[B, h, w]`: one of the drafts, C: recalled, C + 1: drawn anew."""
+    predicted, drafts, pictures = latents[:, 0], drafts[:, 0], pictures[:, 0]
+    choice, C = choose(predicted, drafts, world.detail), drafts.shape[1]
+    if shifts is not None:
+        fresh = came_in(shifts[:, 0], pictures.shape[-2:], world.tokenizer.grid) & ~stood_still(choice, drafts, world.detail)[:, None, None]
+        choice = torch.where(fresh, C - 1, choice)
+    own, other, choice = remembered(world, predicted, drafts, pictures, choice, stays)
     decoded = world.tokenizer.decode(latents)[:, 0]
     known, picture = compose(choice, torch.stack([*drafts.unbind(1), own, predicted], 1), torch.stack([*pictures.unbind(1), other, decoded], 1))
-    return known[:, None], picture[:, None].clamp(0, 1)
+    return known[:, None], picture[:, None].clamp(0, 1), choice
 
 # %% ../nbs/24_world.ipynb #e6f7a2e4
 class _Begun:
@@ -158,7 +183,7 @@ class _Begun:
         self.world, self.generator, self.caches = world, torch.Generator().manual_seed(seed), new_caches(world.dit, world.window)
         latents = encode(world.tokenizer, frames)
         self.frames, self.latents = frames[:, -1:], latents[:, -1:]
-        self.seen, self.count = as_pictures(self.frames, world.device), 0         # [B, M, 3, H, W]: what strips are looked up in
+        self.maps, self.stays = {}, torch.zeros_like(world.stays).repeat(len(frames), 1, 1)
         between = self._actions(np.full((len(frames), frames.shape[1] - 1), world.actions) if between is None else between)
         if between.shape[1]: self._remember(latents[:, 1:], between, self._drafts(self._seen(frames[:, :-1], between), latents[:, :-1]))
 
@@ -171,6 +196,16 @@ class _Begun:
 
     def _drafts(self, seen, latents): return make_drafts(latents, encoded(self.world.tokenizer, seen[:, :, 1]) if seen.shape[2] > 1 else None)
 
+    def _begin(self, i, picture):
+        "A new scene in game `i`, begun at `picture [3, H, W]`: is the hero there? And a map, for which is looked up in this picture and in some of the sights, but not near to him."
+        world, known = self.world, picture[None]
+        if len(world.sights):
+            sights, seen = world.memories()
+            if world.stays.any(): self.stays[i] = world.stays & (recalled_whole(self.latents[i], world.stays, sights)[1] < world.recall)
+            known = torch.cat([known, seen[evenly(np.arange(len(seen)), 8)]])
+        near = F.max_pool2d(_large(world.stays, picture)[None].float(), 25, 1, 12)[0] > 0
+        self.maps[i] = Map(picture, _large(self.stays[i], picture), torch.where(near, 5., known))
+
     def _remember(self, latents, actions, drafts):
         with torch.no_grad(): self.world.dit(latents, latents.new_ones(latents.shape[:2]), actions, drafts, self.caches)
 
@@ -181,20 +216,29 @@ class _Games(_Begun):
         "One frame further by `actions [B]`; returns the frames `uint8 [B, H, W, 3]`. Options: see `next_latents`."
         actions = self._actions(actions)[:, None]
         now, shifts = self._seen(self.frames, actions), self.world.shifts(actions)
-        if self.world.detail and shifts is not None: self._look_up(now, shifts)
+        if self.world.detail and shifts is not None: self._scroll(now[:, 0], shifts[:, 0].tolist())
         drafts = self._drafts(now, self.latents)
         self.latents = next_latents(self.world, drafts, actions, self.caches, generator=self.generator, **options)
-        if self.world.detail: self.latents, picture = settled(self.world, self.latents, drafts, now, shifts)
+        if self.world.detail: self.latents, picture, choice = settled(self.world, self.latents, drafts, now, shifts, self.stays)
+        if self.maps: self._keep(picture[:, 0], choice, drafts[:, 0], shifts[:, 0].tolist())
         self._remember(self.latents, actions, drafts)
         self.frames = to_uint8(picture) if self.world.detail else decode(self.world.tokenizer, self.latents)
         return self.frames[:, 0]
 
-    def _look_up(self, now, shifts, every=8, most=8):
-        "What comes into the scrolled draft is looked up in the frame now and in those kept: the first, and of the others each eighth."
-        for picture, memory, shift in zip(now[:, 0], self.seen, shifts[:, 0].tolist()):
-            picture[-1] = continued(picture[-1], shift, torch.cat([picture[:1], memory]), generator=self.generator)
-        self.count += 1
-        if self.count % every == 0: self.seen = torch.cat([self.seen[:, :1], self.seen[:, 1:][:, 2 - most:], now[:, :, 0]], 1)
+    def _scroll(self, now, shifts):
+        "The ground that the maps know as the last of the pictures `now [B, C, 3, H, W]`."
+        for i, (picture, shift) in enumerate(zip(now, shifts)):
+            if i not in self.maps: self._begin(i, picture[0])
+            if any(shift): picture[-1] = self.maps[i].scroll(shift, self.generator)
+
+    def _keep(self, pictures, choice, drafts, shifts, most=.5):
+        "What was drawn anew goes on the maps; where that is more than the share `most` of the screen, a new scene begins. A map that went on alone goes back."
+        anew, still = choice > drafts.shape[1], stood_still(choice, drafts, self.world.detail)
+        for i, (picture, where, shift) in enumerate(zip(pictures, anew, shifts)):
+            if where.float().mean() > most: self._begin(i, picture)
+            else:
+                if still[i] and any(shift): self.maps[i].scroll([-by for by in shift])
+                self.maps[i].learn(picture, _large(where, picture))
 
 # %% ../nbs/24_world.ipynb #532d89d2
 def as_frames(frame, c):
@@ -310,6 +354,7 @@ def save_world(world, folder):
         tmp.mkdir()
         save_model(world.tokenizer, tmp/"tokenizer"), save_model(world.dit, tmp/"dit")
         for name in _PICTURES: np.save(tmp/f"{name}.npy", np.asarray(getattr(world, name), np.uint8), allow_pickle=False)
+        np.save(tmp/"stays.npy", world.stays.cpu().numpy(), allow_pickle=False)
         write_json(tmp/"config.json", {"version": 1, "kind": world.kind, "config": {k: getattr(world, k) for k in ("names", "window", "snap", "detail", "recall")}})
     return Path(folder)
 
@@ -320,7 +365,7 @@ def load_world(folder: str | Path, device: str | torch.device = "cpu") -> World:
     "The world saved in `folder`, ready to play. Raises `PokeidmError` if there is none."
     saved = read_json(Path(folder)/"config.json")
     if saved.get("kind") != World.kind: raise PokeidmError(f"{folder} holds a {saved.get('kind')}, not a world: name a folder that save_world wrote")
-    try: pictures = {name: np.load(Path(folder)/f"{name}.npy", allow_pickle=False) for name in _PICTURES}
+    try: pictures = {name: np.load(Path(folder)/f"{name}.npy", allow_pickle=False) for name in (*_PICTURES, "stays")}
     except (OSError, ValueError) as e: raise PokeidmError(f"{folder} has no readable start frames or sights ({str(e).splitlines()[0]}): save the world again") from None
     return World(load_model(Tokenizer, Path(folder)/"tokenizer", device), load_model(DiT, Path(folder)/"dit", device), **pictures, **saved["config"]).eval()
 

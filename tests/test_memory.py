@@ -7,6 +7,7 @@ from pokeidm.frames import extract
 from pokeidm.groups import write_groups
 from pokeidm.lam import LAM, LAMConfig
 from pokeidm.layers import KVCache
+from pokeidm.memory import Map
 from pokeidm.train import save_model
 from pokeidm.world import World
 
@@ -59,6 +60,6 @@ def test_of_a_long_game():
 def tensors(x):
     "All tensors in `x`, through lists, dicts and caches."
     if isinstance(x, torch.Tensor): yield x
-    elif isinstance(x, (dict, KVCache)): yield from tensors(list((x if isinstance(x, dict) else vars(x)).values()))
+    elif isinstance(x, (dict, KVCache, Map)): yield from tensors(list((x if isinstance(x, dict) else vars(x)).values()))
     elif isinstance(x, (list, tuple)):
         for y in x: yield from tensors(y)

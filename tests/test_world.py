@@ -6,7 +6,8 @@ from pokeidm.core import PokeidmError
 from pokeidm.dit import DiT, DiTConfig, connect, make_drafts, new_caches
 from pokeidm.quant import NoQuant
 from pokeidm.tokenizer import Tokenizer, TokenizerConfig
-from pokeidm.world import Game, World, decode, encode, evaluate_world, key_codes, next_frame_scores, next_latents, record, rollout, rollout_scores, settled, steering
+from pokeidm.memory import Map
+from pokeidm.world import Game, World, decode, encode, evaluate_world, key_codes, next_frame_scores, next_latents, record, rollout, rollout_scores, settled, steering, _Games
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_screen_scrolls_as_the_pressed_action_says(clips):
                             encode=lambda x: (F.pixel_unshuffle(x, 2).movedim(2, -1), None), decode=lambda z: F.pixel_shuffle(z.movedim(-1, 2), 2).clamp(0, 1))
     dit = DiT(DiTConfig(grid=(8, 12), latent_dim=12, width=32, depth=1, heads=2, scrolls=[(0, 0), (3, 0), (0, -5)] + [(0, 0)]*5))
     scrolls = World.__new__(World); torch.nn.Module.__init__(scrolls)
-    scrolls.dit, scrolls.window, scrolls.snap, scrolls.detail, scrolls.names = dit, 2, False, 0, {}; object.__setattr__(scrolls, "tokenizer", exact)
+    scrolls.dit, scrolls.window, scrolls.snap, scrolls.detail, scrolls.names, scrolls.stays = dit, 2, False, 0, {}, torch.zeros(8, 12, dtype=torch.bool); object.__setattr__(scrolls, "tokenizer", exact)
     played = rollout(scrolls, clips[:1, :2], [[4, 1, 2]])[0]
     now, share = clips[0, 1].astype(float), torch.tensor(3.).sigmoid().item()
     for frame, (dy, dx) in zip(played, ((3, 0), (0, -5))):
@@ -82,9 +83,9 @@ def test_known_places_keep_their_own_pixels():
     torch.manual_seed(0)
     pooled = lambda x: F.avg_pool2d(x.flatten(0, -4), 2).unflatten(0, x.shape[:-3]).movedim(-3, -1)
     two, sights = torch.rand(1, 1, 2, 3, 8, 12)*.5 + torch.tensor([0., .5])[:, None, None, None], torch.rand(4, 3, 8, 12)
-    world = SimpleNamespace(tokenizer=blocky, detail=1e-3, recall=0., sights=range(4), memories=lambda: (pooled(sights), sights))
+    world = SimpleNamespace(tokenizer=blocky, detail=1e-3, recall=0., sights=range(4), stays=torch.zeros(4, 6, dtype=torch.bool), memories=lambda: (pooled(sights), sights))
     drafts, still = pooled(two), torch.zeros(1, 1, 2, dtype=torch.long)
-    go = lambda latents, shifts=still: settled(world, latents, drafts, two, shifts)
+    go = lambda latents, shifts=still: settled(world, latents, drafts, two, shifts, world.stays[None])
     for c in (0, 1): assert torch.allclose(go(drafts[:, :, c])[1], two[:, :, c], atol=.02) and torch.equal(go(drafts[:, :, c])[0], drafts[:, :, c])
     other = pooled(sights)[2][None, None]
     assert torch.allclose(go(other)[1], blocky.decode(other), atol=.02)
@@ -100,7 +101,7 @@ def test_who_goes_back_finds_what_he_left(clips):
     dit = DiT(DiTConfig(grid=(8, 12), latent_dim=12, width=32, depth=1, heads=2, scrolls=[(0, 0), (0, -2), (0, 2)] + [(0, 0)]*5))
     dit.first[1] = 50.                                    # the scrolled draft, nothing else
     world = World.__new__(World); torch.nn.Module.__init__(world)
-    world.dit, world.window, world.snap, world.detail, world.recall, world.names, world.sights = dit, 2, False, 1., 0., {}, (); object.__setattr__(world, "tokenizer", exact)
+    world.dit, world.window, world.snap, world.detail, world.recall, world.names, world.sights, world.stays = dit, 2, False, 1., 0., {}, (), torch.zeros(8, 12, dtype=torch.bool); object.__setattr__(world, "tokenizer", exact)
     frame = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     there = rollout(world, frame[None, None], [[1]*3])[0, -1]
     assert np.array_equal(there[:, :18], frame[:, 6:]) and not np.array_equal(there[:, 18:], np.repeat(frame[:, -1:], 6, 1))
@@ -109,6 +110,41 @@ def test_who_goes_back_finds_what_he_left(clips):
     world.detail = 0.
     lost = rollout(world, frame[None, None], [[1]*3 + [2]*3])[0, -1]
     assert np.abs(lost.astype(float) - frame).mean() > 10
+
+def test_the_hero_is_recalled_whole(world, clips):
+    "What stays is of one sight, or of the frame before; and where the first frame shows no hero, nothing is put there."
+    hero = np.zeros((4, 6), bool); hero[1:3, 2:4] = True
+    where = np.kron(hero, np.ones((4, 4), bool))
+    sights = np.random.default_rng(0).integers(0, 256, (6, 16, 24, 3), dtype=np.uint8)
+    some = World(world.tokenizer, world.dit, sights=sights, stays=hero, recall=0).eval()
+    games = lambda frame: Game(some, frame).games
+    shifts, drafts = torch.zeros(1, 1, 2, dtype=torch.long), torch.rand(1, 1, 2, 4, 6, world.tokenizer.quantizer.dim)
+    go = lambda stays: settled(some, some.memories()[0][3][None, None], drafts, torch.rand(1, 1, 2, 3, 16, 24), shifts, stays)
+    _, picture, choice = go(some.stays[None])
+    assert (choice[0][hero] == 2).all() and (choice[0][~hero] == 3).all()
+    inner = np.zeros_like(where); inner[6:10, 10:14] = True                       # away from the soft border
+    assert np.abs(255*picture[0, 0].movedim(0, -1).numpy() - sights[3])[inner].max() < 2
+    some.recall = 1e-6
+    for frame, there in ((sights[2], True), (255 - sights[2], False)):
+        g = games(frame); g._begin(0, torch.from_numpy(frame).movedim(-1, 0)/255)
+        assert bool(g.stays.any()) == there == bool(g.maps[0].stays.any())
+
+def test_a_map_is_not_carried_off():
+    "Where the screen stood still, whatever the code says, the map goes back; a scene that is all new begins a new map."
+    games = _Games.__new__(_Games)
+    games.world, begun = SimpleNamespace(detail=.1, stays=torch.zeros(4, 6, dtype=torch.bool)), []
+    games._begin = lambda i, picture: begun.append(i)
+    first = torch.rand(3, 16, 24)
+    games.maps = {0: Map(first, torch.zeros(16, 24, dtype=torch.bool), first[None])}
+    drafts = torch.stack([torch.zeros(1, 4, 6, 2), torch.ones(1, 4, 6, 2)], 1)
+    games.maps[0].scroll((0, -4))
+    games._keep(first[None], torch.zeros(1, 4, 6, dtype=torch.long), drafts, [(0, -4)])
+    assert torch.equal(games.maps[0].scroll((0, 0)), first) and not begun
+    moved = games.maps[0].scroll((0, -4))
+    games._keep(moved[None], torch.ones(1, 4, 6, dtype=torch.long), drafts, [(0, -4)])
+    assert torch.equal(games.maps[0].scroll((0, 0)), moved) and torch.equal(moved[..., :20], first[..., 4:])
+    games._keep(first[None], torch.full((1, 4, 6), 3), drafts, [(0, -4)])
+    assert begun == [0]
 
 def test_a_key_plays_the_code_that_scrolls(world):
     names = {0: "none", 5: "up", 6: "up", 1: "up", 7: "left"}
@@ -160,9 +196,9 @@ def test_evaluation_is_json_whatever_the_groups(world, clips):
     with pytest.raises(PokeidmError): evaluate_world(world, FakeLAM(), FakeGroups(clips[:0]))
 
 def test_save_and_load(world, clips, tmp_path):
-    world.names = {0: "none", 3: "left"}
-    kept = World.load(World(world.tokenizer, world.dit, snap=True, detail=.25, recall=.5, starts=clips[:, :2], sights=clips[:2, 0]).save(tmp_path/"v"))
-    assert (kept.detail, kept.recall) == (.25, .5) and np.array_equal(kept.sights, clips[:2, 0]) and kept.dit.config.scrolls == world.dit.config.scrolls and np.array_equal(kept.starts, clips[:, :2])
+    world = World(world.tokenizer, world.dit, {0: "none", 3: "left"}, snap=True).eval()
+    kept = World.load(World(world.tokenizer, world.dit, snap=True, detail=.25, recall=.5, starts=clips[:, :2], sights=clips[:2, 0], stays=np.eye(4, 6)).save(tmp_path/"v"))
+    assert (kept.detail, kept.recall) == (.25, .5) and np.array_equal(kept.stays, np.eye(4, 6)) and np.array_equal(kept.sights, clips[:2, 0]) and kept.dit.config.scrolls == world.dit.config.scrolls and np.array_equal(kept.starts, clips[:, :2])
     (tmp_path/"v"/"starts.npy").write_bytes(b"no frames")
     with pytest.raises(PokeidmError, match="start frames"): World.load(tmp_path/"v")
     again = World.load(world.save(tmp_path/"w"))
