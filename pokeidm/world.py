@@ -160,7 +160,7 @@ def _large(where, pictures):
     "Places `[…, h, w]` as pixels of `pictures`, bool `[…, H, W]`."
     return F.interpolate(where.float().view(1, -1, *where.shape[-2:]), pictures.shape[-2:])[0].view(*where.shape[:-2], *pictures.shape[-2:]) > 0
 
-#| export
+# %% ../nbs/24_world.ipynb #373e2638
 @torch.no_grad()
 def settled(world, latents, drafts, pictures, shifts, stays):
     """The next frame for good, latents `[B, 1, h, w, d]` and picture float `[B, 1, 3, H, W]`: predicted `latents`, where they are neither near to one of the `drafts [B, 1, C, h, w, d]`,
@@ -196,6 +196,12 @@ class _Begun:
 
     def _drafts(self, seen, latents): return make_drafts(latents, encoded(self.world.tokenizer, seen[:, :, 1]) if seen.shape[2] > 1 else None)
 
+    def _remember(self, latents, actions, drafts):
+        with torch.no_grad(): self.world.dit(latents, latents.new_ones(latents.shape[:2]), actions, drafts, self.caches)
+
+# %% ../nbs/24_world.ipynb #959c2df6
+class _OnMaps(_Begun):
+    "What the maps know, and what they learn."
     def _begin(self, i, picture):
         "A new scene in game `i`, begun at `picture [3, H, W]`: is the hero there? And a map, for which is looked up in this picture and in some of the sights, but not near to him."
         world, known = self.world, picture[None]
@@ -205,25 +211,6 @@ class _Begun:
             known = torch.cat([known, seen[evenly(np.arange(len(seen)), 8)]])
         near = F.max_pool2d(_large(world.stays, picture)[None].float(), 25, 1, 12)[0] > 0
         self.maps[i] = Map(picture, _large(self.stays[i], picture), torch.where(near, 5., known))
-
-    def _remember(self, latents, actions, drafts):
-        with torch.no_grad(): self.world.dit(latents, latents.new_ones(latents.shape[:2]), actions, drafts, self.caches)
-
-# %% ../nbs/24_world.ipynb #02612668
-class _Games(_Begun):
-    "They go on by `step`."
-    def step(self, actions, **options):
-        "One frame further by `actions [B]`; returns the frames `uint8 [B, H, W, 3]`. Options: see `next_latents`."
-        actions = self._actions(actions)[:, None]
-        now, shifts = self._seen(self.frames, actions), self.world.shifts(actions)
-        if self.world.detail and shifts is not None: self._scroll(now[:, 0], shifts[:, 0].tolist())
-        drafts = self._drafts(now, self.latents)
-        self.latents = next_latents(self.world, drafts, actions, self.caches, generator=self.generator, **options)
-        if self.world.detail: self.latents, picture, choice = settled(self.world, self.latents, drafts, now, shifts, self.stays)
-        if self.maps: self._keep(picture[:, 0], choice, drafts[:, 0], shifts[:, 0].tolist())
-        self._remember(self.latents, actions, drafts)
-        self.frames = to_uint8(picture) if self.world.detail else decode(self.world.tokenizer, self.latents)
-        return self.frames[:, 0]
 
     def _scroll(self, now, shifts):
         "The ground that the maps know as the last of the pictures `now [B, C, 3, H, W]`."
@@ -239,6 +226,22 @@ class _Games(_Begun):
             else:
                 if still[i] and any(shift): self.maps[i].scroll([-by for by in shift])
                 self.maps[i].learn(picture, _large(where, picture))
+
+# %% ../nbs/24_world.ipynb #02612668
+class _Games(_OnMaps):
+    "They go on by `step`."
+    def step(self, actions, **options):
+        "One frame further by `actions [B]`; returns the frames `uint8 [B, H, W, 3]`. Options: see `next_latents`."
+        actions = self._actions(actions)[:, None]
+        now, shifts = self._seen(self.frames, actions), self.world.shifts(actions)
+        if self.world.detail and shifts is not None: self._scroll(now[:, 0], shifts[:, 0].tolist())
+        drafts = self._drafts(now, self.latents)
+        self.latents = next_latents(self.world, drafts, actions, self.caches, generator=self.generator, **options)
+        if self.world.detail: self.latents, picture, choice = settled(self.world, self.latents, drafts, now, shifts, self.stays)
+        if self.maps: self._keep(picture[:, 0], choice, drafts[:, 0], shifts[:, 0].tolist())
+        self._remember(self.latents, actions, drafts)
+        self.frames = to_uint8(picture) if self.world.detail else decode(self.world.tokenizer, self.latents)
+        return self.frames[:, 0]
 
 # %% ../nbs/24_world.ipynb #532d89d2
 def as_frames(frame, c):
