@@ -71,34 +71,37 @@ def stood_still(choice, drafts, alike):
     return first.flatten(1).sum(1) > last.flatten(1).sum(1)
 
 # %% ../nbs/23_memory.ipynb #b2e0b408
-class Map:
-    """The ground of one game, begun at `picture [3, H, W]` in [0, 1]: a canvas of `large` screens a side. `stays`, bool `[H, W]`: where something stands on the screen that is no ground.
-
-    `memory [M, 3, H, W]`: what is looked up in; a number far outside of [0, 1] is never taken."""
+class _Canvas:
+    "What is known of the gwhole, and where on it the screen is; see `Map`."
     def __init__(self, picture, stays, memory, large=5):
         self.size, self.stays, self.memory, self.at = picture.shape[1:], stays, memory, [0, 0]
-        self.ground = picture.new_zeros(3, *(large*n for n in self.size))
-        self.known = torch.zeros(self.ground.shape[1:], dtype=torch.bool, device=picture.device)
-        self.ground[:, :self.size[0], :self.size[1]], self.known[:self.size[0], :self.size[1]] = picture, ~stays
+        self.gwhole = picture.new_zeros(3, *(large*n for n in self.size))
+        self.known = torch.zeros(self.gwhole.shape[1:], dtype=torch.bool, device=picture.device)
+        self.gwhole[:, :self.size[0], :self.size[1]], self.known[:self.size[0], :self.size[1]] = picture, ~stays
 
     def _here(self):
         "Rows `[H, 1]` and columns `[W]` of the canvas that are on the screen."
-        y, x = [(at + torch.arange(n, device=self.ground.device)) % all for at, n, all in zip(self.at, self.size, self.known.shape)]
+        y, x = [(at + torch.arange(n, device=self.gwhole.device)) % whole for at, n, whole in zip(self.at, self.size, self.known.shape)]
         return y[:, None], x
 
     def learn(self, picture, drawn):
         "Keep of `picture [3, H, W]` what was `drawn` anew, bool `[H, W]`, and what was not known, but for what stays."
         y, x = self._here()
         drawn = (drawn | ~self.known[y, x]) & ~self.stays
-        self.ground[:, y, x] = torch.where(drawn, picture, self.ground[:, y, x])
+        self.gwhole[:, y, x] = torch.where(drawn, picture, self.gwhole[:, y, x])
         self.known[y, x] |= drawn
 
+# %% ../nbs/23_memory.ipynb #19fbddcd
+class Map(_Canvas):
+    """The gwhole of one game, begun at `picture [3, H, W]` in [0, 1]: a canvas of `large` screens a side. `stays`, bool `[H, W]`: where something stands on the screen that is no gwhole.
+
+    `memory [M, 3, H, W]`: what is looked up in; a number far outside of [0, 1] is never taken."""
     def scroll(self, shift, generator=None):
-        "The ground on the screen, `[3, H, W]`, after it was scrolled by `shift` (dy, dx)."
-        self.at = [(at - by) % all for at, by, all in zip(self.at, shift, self.known.shape)]
+        "The gwhole on the screen, `[3, H, W]`, after it was scrolled by `shift` (dy, dx)."
+        self.at = [(at - by) % whole for at, by, whole in zip(self.at, shift, self.known.shape)]
         self._forget(shift)
         y, x = self._here()
-        picture, known = self.ground[:, y, x], self.known[y, x]
+        picture, known = self.gwhole[:, y, x], self.known[y, x]
         fresh = came_in(torch.tensor([shift], device=y.device), self.size, self.size)[0] & ~known
         if not fresh.any(): return picture
         picture = torch.where(fresh, continued(picture, shift, self.memory, generator=generator), picture)
@@ -108,8 +111,8 @@ class Map:
     def _forget(self, shift):
         "What is as far from the screen as can be, on the side to which it goes."
         for axis, by in enumerate(shift):
-            n, all = self.size[axis], self.known.shape[axis]
-            seam = (self.at[axis] + (n + all)//2 + torch.arange(-abs(by), abs(by), device=self.known.device)) % all
+            n, whole = self.size[axis], self.known.shape[axis]
+            seam = (self.at[axis] + (n + whole)//2 + torch.arange(-abs(by), abs(by), device=self.known.device)) % whole
             self.known.index_fill_(axis, seam, False)
 
 # %% ../nbs/23_memory.ipynb #e5b66441
